@@ -1,0 +1,55 @@
+# make test     core and backend tests, then the tests inside ComfyUI
+# make check    linters, types, import rules, then make test
+# make bench    time and memory of one generation
+# One test: .venv/bin/pytest tests/core -k name    Inside ComfyUI: make test-host ARGS="-k name"
+
+PYTHON ?= python3
+ARGS ?=
+export COMFYUI_PATH ?= $(HOME)/comfy/ComfyUI
+COMFYUI_PYTHON ?= $(firstword $(wildcard $(COMFYUI_PATH)/.venv/bin/python) .venv/bin/python)
+TEST_FOLDERS = $(wildcard tests/core tests/backends)
+
+.PHONY: test test-host check lint-imports bench clean
+
+test: .venv/ready
+	$(if $(TEST_FOLDERS),.venv/bin/pytest $(TEST_FOLDERS) $(ARGS),@echo "tests/core and tests/backends do not exist yet.")
+	@$(MAKE) --no-print-directory test-host
+
+test-host: .venv/ready
+	@if [ -f "$(COMFYUI_PATH)/main.py" ]; then \
+		echo "Tests inside ComfyUI: $(COMFYUI_PATH) ($(COMFYUI_PYTHON))"; \
+		"$(COMFYUI_PYTHON)" tests/run_in_host.py tests/comfy $(ARGS); \
+	else \
+		echo "======================================================================"; \
+		echo "THE TESTS INSIDE COMFYUI DID NOT RUN: no ComfyUI at $(COMFYUI_PATH)"; \
+		echo "To run them: make test-host COMFYUI_PATH=<your ComfyUI folder>"; \
+		echo "======================================================================"; \
+	fi
+
+check: .venv/ready
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	@$(MAKE) --no-print-directory lint-imports
+	@$(MAKE) --no-print-directory test
+
+# import-linter follows relative imports only inside one package, so the repository becomes one: flash_pack.
+lint-imports: .venv/ready
+	@folder=$$(mktemp -d) && trap 'rm -r "$$folder"' EXIT && ln -s "$(CURDIR)" "$$folder/flash_pack" && \
+	cd "$$folder" && "$(CURDIR)/.venv/bin/lint-imports" --no-cache --config "$(CURDIR)/pyproject.toml"
+
+bench: .venv/ready
+	.venv/bin/python benchmarks/bench.py $(ARGS)
+
+# Only the dependencies are installed: the tests must see this folder, and not a copy or a path to it.
+.venv/ready: pyproject.toml
+	@echo "Installing the development tools into .venv; the first time takes some minutes."
+	$(PYTHON) -m venv .venv
+	@.venv/bin/python -c 'import tomllib; extras = tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]; \
+	print(*(line for line in extras["headless"] + extras["dev"] if "[headless]" not in line), sep="\n")' >.venv/requirements.txt
+	.venv/bin/pip install --quiet --requirement .venv/requirements.txt
+	@touch $@
+
+clean:
+	rm -rf .venv .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Hosts: where the core's mechanisms go in their U-Nets."""

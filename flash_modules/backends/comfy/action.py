@@ -1,0 +1,78 @@
+"""A learned action on ComfyUI's MODEL: motion, cross-frame attention, and trained keys and values."""
+
+import logging
+import re
+from collections.abc import Mapping
+
+import comfy.lora
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor
+
+from ...checkpoint.action import Action, mismatches, motion_diffs, standalone_motion
+from ...checkpoint.tensor_file import fingerprint, some
+from .cross_frame import add_cross_frame_attention
+from .motion import LoadedMotion, add_motion, hand_over
+from .options import MOTION
+
+_KV = re.compile(r"lora_unet_(down_blocks|mid_block|up_blocks)_\w*_attn[12]_to_[kv]")
+
+
+def add_action(
+    model: ModelPatcher, motion: LoadedMotion | None, action: Action | None, strength: float = 1.0
+) -> ModelPatcher:
+    """A clone of the MODEL that animates: motion modules, cross-frame attention, and the action if there is one.
+
+    Weights become base + strength * (trained - base), motion and keys and values alike. A standalone action
+    brings its own motion module if none is given. Raises ValueError if the parts do not belong together.
+    """
+    if motion is None:
+        if action is None:
+            raise ValueError("Apply Action has nothing to apply: connect a motion module, or a standalone action.")
+        motion = _own_motion(action, strength)
+        motion_diff: dict[str, Tensor] = {}
+    elif action is not None and strength != 0.0:
+        weights = motion.read()
+        motion_diff = motion_diffs(action, weights.tensors, weights.sha256)
+        for sentence in mismatches(action, base_sha256=_base_sha256(model), motion_sha256=weights.sha256):
+            logging.warning("FLASH: %s", sentence)
+    m = add_cross_frame_attention(add_motion(model, motion))
+    if action is None or strength == 0.0:
+        return m
+    patcher = m.get_additional_models_with_key(MOTION)[0]
+    patcher.add_patches({name: ("diff", (diff,)) for name, diff in motion_diff.items()}, strength)
+    m.add_patches(_kv_patches(m, action), strength)
+    return m
+
+
+def _own_motion(action: Action, strength: float) -> LoadedMotion:
+    weights = standalone_motion(action)
+    if strength != 1.0:
+        raise ValueError(
+            f"At strength {strength} an action is mixed with the motion module it was trained on: connect "
+            f"{action.motion_module.name} as `motion`, or set strength to 1."
+        )
+    return hand_over(lambda: weights)
+
+
+def _kv_patches(model: ModelPatcher, action: Action) -> dict[str, tuple]:
+    keys = _kv_keys(model)
+    weights = model.model.state_dict()
+    unfit = [n for n, diff in action.kv_diffs.items() if n not in keys or weights[keys[n]].shape != diff.shape]
+    if unfit:
+        raise ValueError(
+            f"The action '{action.name}' does not fit this checkpoint: {len(unfit)} of {len(action.kv_diffs)} tensors "
+            f"have no place in it ({some(unfit)}). It was trained on {action.base.name}."
+        )
+    return {keys[name]: ("diff", (diff,)) for name, diff in action.kv_diffs.items()}
+
+
+def _kv_keys(model: ModelPatcher) -> dict[str, str]:
+    """ComfyUI's names of all spatial keys and values, by their names in action files."""
+    names: Mapping[str, str] = comfy.lora.model_lora_keys_unet(model.model, {})
+    return {name: key for name, key in names.items() if _KV.fullmatch(name)}
+
+
+def _base_sha256(model: ModelPatcher) -> str:
+    """Fingerprint of the checkpoint's keys and values as loaded, without LoRAs."""
+    unpatched = model.get_key_patches("diffusion_model.")
+    return fingerprint({name: unpatched[key][0][0] for name, key in _kv_keys(model).items()})

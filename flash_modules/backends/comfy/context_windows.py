@@ -1,0 +1,79 @@
+"""ComfyUI's context windows, each made of the clean first frame and the window's own frames.
+
+ComfyUI cuts a long video into windows. Ours need the video's first frame as their frame 0, because
+cross-frame attention and the motion start there, so each window is cut again from the whole video.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from comfy.context_windows import IndexListContextHandler
+from torch import Tensor
+
+VIDEO = "flash_video"
+"""WholeVideo, during one step."""
+
+
+@dataclass(frozen=True)
+class WholeVideo:
+    """One step's video before ComfyUI cut it into windows."""
+
+    x_FCHW: Tensor
+    sigma_F: Tensor
+    conds: dict[str, list[dict]]
+
+
+def check_windows(handler, num_frames: int, max_frames: int | None, *, needs_first: bool) -> None:
+    """Raise ValueError if the run would ask for more frames at a time than the motion knows."""
+    windowed = handler is not None and (
+        not isinstance(handler, IndexListContextHandler) or num_frames > handler.context_length
+    )
+    if not windowed:
+        if max_frames is not None and num_frames > max_frames:
+            raise ValueError(
+                f"The video has {num_frames} frames, but this motion was trained with up to {max_frames}: lower the number "
+                f"of frames to {max_frames} or less, or add Context Windows (Manual) to the model."
+            )
+        return
+    if not isinstance(handler, IndexListContextHandler) or handler.dim != 0:
+        raise ValueError(
+            "These context windows do not run along the frames: use Context Windows (Manual) with `dim` 0."
+        )
+    extra = 1 if needs_first or handler.causal_window_fix else 0
+    if max_frames is not None and handler.context_length + extra > max_frames:
+        raise ValueError(
+            f"Context windows of {handler.context_length} frames, each with one frame before them, are longer than the "
+            f"{max_frames} frames that this motion was trained with: set `context_length` to {max_frames - extra} or less."
+        )
+
+
+def run_window(run: Callable, video: WholeVideo, model, conds, x_in: Tensor, model_options) -> list[Tensor]:
+    """Run [first frame; own frames of the window], and put the results where ComfyUI expects them."""
+    window = model_options["transformer_options"]["context_window"]
+    frames = [0] + [frame for frame in window.index_list if frame != 0]
+    whole = {cond["uuid"]: cond for side in video.conds.values() for cond in side}
+    total = video.x_FCHW.shape[0]
+    own_conds = [
+        None if side is None else [_cut(cond, whole[cond["uuid"]], frames, total) for cond in side] for side in conds
+    ]
+    sigma = video.sigma_F[:1].expand(len(frames))
+    outs = run(model, own_conds, video.x_FCHW[frames], sigma, model_options)
+    # ComfyUI may have put one more frame before the window, whose result it throws away.
+    expected = [0] * (x_in.shape[0] - len(window.index_list)) + list(window.index_list)
+    rows = [frames.index(frame) for frame in expected]
+    return [out[rows] for out in outs]
+
+
+def _cut(cond: dict, whole: dict, frames: list[int], total: int) -> dict:
+    """A prompt for these frames: whatever is given per frame is taken from the whole video's prompt."""
+
+    def per_frame(value) -> bool:
+        return isinstance(value, torch.Tensor) and value.ndim > 0 and value.shape[0] == total
+
+    cut = {key: whole[key][frames] if per_frame(whole[key]) else value for key, value in cond.items()}
+    cut["model_conds"] = {
+        name: value._copy_with(value.cond[frames]) if per_frame(getattr(value, "cond", None)) else cond["model_conds"][name]
+        for name, value in whole["model_conds"].items()
+    }
+    return cut

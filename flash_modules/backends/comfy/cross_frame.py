@@ -1,0 +1,23 @@
+"""Cross-frame attention in ComfyUI's U-Net."""
+
+import torch
+from comfy.model_patcher import ModelPatcher
+
+from ...attention import with_first_frame
+from .options import CALL, CROSS_FRAME
+
+
+def add_cross_frame_attention(model: ModelPatcher) -> ModelPatcher:
+    """A clone whose self-attentions read [current frame; first frame]. The MODEL needs a motion."""
+    m = model.clone()
+    m.set_model_attn1_patch(_cross_frame)
+    m.model_options["transformer_options"][CROSS_FRAME] = True
+    return m
+
+
+@torch.compiler.disable  # see motion.py
+def _cross_frame(tokens, keys, values, extra_options):
+    num_frames = extra_options[CALL].num_frames
+    keys_XMC = with_first_frame(keys, num_frames)
+    values_XMC = keys_XMC if values is keys else with_first_frame(values, num_frames)
+    return tokens, keys_XMC, values_XMC

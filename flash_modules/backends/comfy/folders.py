@@ -1,0 +1,40 @@
+"""ComfyUI's model folders for motion modules and actions."""
+
+from pathlib import Path
+
+import folder_paths
+
+MOTIONS = "animatediff_models"
+"""The folder that other AnimateDiff packs use too."""
+ACTIONS = "flash_actions"
+
+_EXTENSIONS = {MOTIONS: {".safetensors", ".ckpt", ".pt", ".pth", ".bin"}, ACTIONS: {".safetensors"}}
+
+
+def register_folders() -> None:
+    """Make both folders known to ComfyUI, beside whatever other packs registered."""
+    for key, extensions in _EXTENSIONS.items():
+        folder = Path(folder_paths.models_dir) / key
+        folder.mkdir(parents=True, exist_ok=True)
+        folder_paths.add_model_folder_path(key, str(folder))
+        folder_paths.folder_names_and_paths[key][1].update(extensions)
+
+
+def model_files(key: str) -> list[str]:
+    """Names for a node's list; where there is no file, a line that says where files go."""
+    return folder_paths.get_filename_list(key) or [f"(none yet: put files into {_shown_folder(key)})"]
+
+
+def check_model_file(key: str, name: str) -> bool | str:
+    """True if there is such a file, else a sentence, as a node's `validate_inputs` gives them."""
+    if name in folder_paths.get_filename_list(key):
+        return True
+    return f"There is no file '{name}' in {_shown_folder(key)}: put it there, press R and choose it again."
+
+
+def model_path(key: str, name: str) -> Path:
+    return Path(folder_paths.get_full_path_or_raise(key, name))
+
+
+def _shown_folder(key: str) -> str:
+    return f"models/{key}"

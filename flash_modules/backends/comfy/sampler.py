@@ -1,0 +1,64 @@
+"""The paper's sampler as one function: DDIM, clean first frame, AdaIN."""
+
+from dataclasses import dataclass
+
+import comfy.sample
+import comfy.samplers
+import comfy.utils
+import latent_preview
+import torch
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor
+
+from ...adain import AdaINConfig, adain
+from ...first_frame import first_frame_latents
+from ...noise_schedule import ddim_timesteps
+from .first_frame import add_first_frame
+from .options import MOTION
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplerConfig:
+    """FLASH's inference settings (arXiv:2503.00276, A3.2)."""
+
+    num_frames: int = 16
+    steps: int = 25
+    cfg: float = 7.5
+
+
+def sample_video(
+    model: ModelPatcher, positive, negative, reference: Tensor, *, seed: int, config: SamplerConfig, style: AdaINConfig
+) -> Tensor:
+    """Latents (F, 4, h, w) of a video that starts with the reference, an unscaled latent (1, 4, h, w).
+
+    Raises ValueError if the MODEL has no motion or the reference is unusable.
+    """
+    if not model.get_additional_models_with_key(MOTION):
+        raise ValueError("This MODEL has no motion: put Apply Action between the checkpoint and FLASH Sampler.")
+    m = add_first_frame(model, reference)
+    latents = first_frame_latents(reference, config.num_frames)
+    sigmas = _ddim_sigmas(m, config.steps)
+    samples = comfy.sample.sample_custom(
+        m,
+        comfy.sample.prepare_noise(latents, seed) * _start_scale(sigmas[0]),
+        config.cfg,
+        comfy.samplers.sampler_object("ddim"),
+        sigmas,
+        positive,
+        negative,
+        latents,
+        callback=latent_preview.prepare_callback(m, config.steps),
+        disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
+        seed=seed,
+    )
+    return adain(samples, style)
+
+
+def _ddim_sigmas(model: ModelPatcher, steps: int) -> Tensor:
+    sigmas = model.get_model_object("model_sampling").sigmas
+    return torch.cat([sigmas[ddim_timesteps(steps)], sigmas.new_zeros(1)])
+
+
+def _start_scale(sigma: Tensor) -> float:
+    """DDIM starts from noise of deviation 1; ComfyUI would show the U-Net sigma / sqrt(1 + sigma^2) of it."""
+    return float((1 + sigma**2).sqrt() / sigma)

@@ -1,0 +1,30 @@
+"""Nodes: each describes its inputs and calls one function of the core or of its ComfyUI backend."""
+
+from comfy_api.latest import ComfyExtension, io
+
+from ..flash_modules.backends.comfy.folders import register_folders
+from .load import LoadAction, LoadMotionModule
+from .motion import ApplyAction, ApplyMotionModule, FirstFrame
+from .sample import AdaINLatents, Sampler
+
+NODES: list[type[io.ComfyNode]] = [
+    LoadMotionModule,
+    LoadAction,
+    ApplyAction,
+    FirstFrame,
+    Sampler,
+    AdaINLatents,
+    ApplyMotionModule,
+]
+
+
+class FlashExtension(ComfyExtension):
+    async def on_load(self) -> None:
+        register_folders()
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return NODES
+
+
+async def comfy_entrypoint() -> FlashExtension:
+    return FlashExtension()

@@ -1,0 +1,82 @@
+"""Nodes that read files."""
+
+from comfy_api.latest import io
+
+from ..flash_modules.backends.comfy import load_motion
+from ..flash_modules.backends.comfy.folders import ACTIONS, MOTIONS, check_model_file, model_files, model_path
+from ..flash_modules.checkpoint import read_action
+from ..flash_modules.checkpoint.motion import VERSIONS
+from .sockets import Action, Motion
+
+
+class LoadMotionModule(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FLASH_LoadMotionModule",
+            display_name="Load Motion Module (FLASH)",
+            category="FLASH/loaders",
+            description="Loads an AnimateDiff motion module for Stable Diffusion 1.5 from models/animatediff_models.",
+            search_aliases=["animatediff", "motion model", "video model", "mm_sd", "AnimateLCM"],
+            inputs=[
+                io.Combo.Input(
+                    "file_name",
+                    options=model_files(MOTIONS),
+                    display_name="motion module",
+                    tooltip="AnimateDiff v1, v2, v3 or AnimateLCM, or a diffusers MotionAdapter. v3_sd15_mm is a good first choice.",
+                ),
+                io.Combo.Input(
+                    "version",
+                    options=["auto", *VERSIONS],
+                    default="auto",
+                    tooltip="What the file is. auto tells it from the file; choose yourself only if `found` says it wrong.",
+                    advanced=True,
+                ),
+            ],
+            outputs=[
+                Motion.Output(display_name="motion"),
+                io.String.Output(display_name="found", tooltip="What the file is: version, frames limit, number type."),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, file_name: str) -> bool | str:
+        return check_model_file(MOTIONS, file_name)
+
+    @classmethod
+    def execute(cls, file_name: str, version: str) -> io.NodeOutput:
+        motion = load_motion(model_path(MOTIONS, file_name), version)
+        return io.NodeOutput(motion, motion.summary)
+
+
+class LoadAction(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FLASH_LoadAction",
+            display_name="Load Action (FLASH)",
+            category="FLASH/loaders",
+            description="Loads an action that was learned from a few clips, from models/flash_actions.",
+            search_aliases=["flash action", "motion lora", "human action"],
+            inputs=[
+                io.Combo.Input(
+                    "file_name",
+                    options=model_files(ACTIONS),
+                    display_name="action",
+                    tooltip="A .safetensors file that FLASH training wrote.",
+                ),
+            ],
+            outputs=[
+                Action.Output(display_name="action"),
+                io.String.Output(display_name="prompt", tooltip="The first prompt of its training: a good start for yours."),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, file_name: str) -> bool | str:
+        return check_model_file(ACTIONS, file_name)
+
+    @classmethod
+    def execute(cls, file_name: str) -> io.NodeOutput:
+        action = read_action(model_path(ACTIONS, file_name))
+        return io.NodeOutput(action, next(iter(action.prompts), ""))

@@ -1,0 +1,91 @@
+"""Nodes that give a MODEL motion and bind it to a picture."""
+
+from comfy_api.latest import io
+
+from ..flash_modules.backends.comfy import add_action, add_first_frame, add_motion
+from ..flash_modules.first_frame import first_frame_latents
+from .sockets import Action, Motion
+
+
+class ApplyMotionModule(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FLASH_ApplyMotionModule",
+            display_name="Apply Motion Module (FLASH)",
+            category="FLASH",
+            description="Plain AnimateDiff: motion modules and their noise schedule, for text-to-video. "
+            "To animate a picture, use Apply Action instead.",
+            search_aliases=["animatediff", "text to video", "t2v"],
+            inputs=[
+                io.Model.Input("model", tooltip="A Stable Diffusion 1.5 checkpoint."),
+                Motion.Input("motion", tooltip="From Load Motion Module."),
+            ],
+            outputs=[io.Model.Output(tooltip="Makes each latent batch one video.")],
+        )
+
+    @classmethod
+    def execute(cls, model: io.Model.Type, motion) -> io.NodeOutput:
+        return io.NodeOutput(add_motion(model, motion))
+
+
+class ApplyAction(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FLASH_ApplyAction",
+            display_name="Apply Action (FLASH)",
+            category="FLASH",
+            description="Makes a checkpoint animate: motion modules, cross-frame attention to the first frame, and the "
+            "learned action if one is connected.",
+            search_aliases=["animatediff", "animate", "image to video", "i2v", "human action", "motion"],
+            inputs=[
+                io.Model.Input("model", tooltip="A Stable Diffusion 1.5 checkpoint. LoRAs may come before or after."),
+                Motion.Input(
+                    "motion",
+                    optional=True,
+                    tooltip="The motion module the action was trained on. Only a standalone action can do without.",
+                ),
+                Action.Input("action", optional=True, tooltip="From Load Action. Without one, the motion is the module's own."),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=0.0,
+                    max=2.0,
+                    step=0.05,
+                    tooltip="How much of the action: 0 = the motion module alone, 1 = as trained, above 1 = exaggerated.",
+                ),
+            ],
+            outputs=[io.Model.Output(tooltip="Connect it to First Frame, or to FLASH Sampler.")],
+        )
+
+    @classmethod
+    def execute(cls, model: io.Model.Type, strength: float, motion=None, action=None) -> io.NodeOutput:
+        return io.NodeOutput(add_action(model, motion, action, strength))
+
+
+class FirstFrame(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FLASH_FirstFrame",
+            display_name="First Frame (FLASH)",
+            category="FLASH",
+            description="Makes a video start with exactly your picture: the model sees it free of noise at every step, "
+            "and it comes out unchanged as frame 0. Works with every sampler.",
+            search_aliases=["image to video", "i2v", "init image", "start frame", "reference"],
+            inputs=[
+                io.Model.Input("model", tooltip="From Apply Action."),
+                io.Latent.Input("reference", tooltip="Your picture, through VAE Encode."),
+                io.Int.Input("frames", default=16, min=2, max=1024, tooltip="Length of the video. Most motions know 16."),
+            ],
+            outputs=[
+                io.Model.Output(tooltip="Bound to this picture. Use it with the latent beside it."),
+                io.Latent.Output(tooltip="Start latents of the video, for the sampler's latent_image at denoise 1."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, model: io.Model.Type, reference: io.Latent.Type, frames: int) -> io.NodeOutput:
+        bound = add_first_frame(model, reference["samples"])
+        return io.NodeOutput(bound, {"samples": first_frame_latents(reference["samples"], frames)})

@@ -1,0 +1,8 @@
+"""Socket types of our own."""
+
+from comfy_api.latest import io
+
+Motion = io.Custom("FLASH_MOTION")
+"""A motion module: what moves."""
+Action = io.Custom("FLASH_ACTION")
+"""A learned action: how it moves."""

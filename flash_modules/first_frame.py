@@ -29,15 +29,26 @@ def check_reference(latent_BCHW: Tensor) -> Tensor:
             "pick one with Latent From Batch."
         )
     if not torch.isfinite(latent_BCHW).all():
-        raise ValueError("The reference holds values that are not finite (NaN or infinity): encode the picture again.")
+        raise ValueError(
+            "The reference holds values that are not finite (NaN or infinity): encode the picture again."
+        )
     if not latent_BCHW.any():
-        raise ValueError("The reference is empty (all zeros): connect VAE Encode of your picture, not Empty Latent Image.")
+        raise ValueError(
+            "The reference is empty (all zeros): connect VAE Encode of your picture, not Empty Latent Image."
+        )
     return latent_BCHW
+
+
+def check_num_frames(num_frames: int) -> None:
+    """Raise ValueError unless so many frames make a video."""
+    if num_frames < 2:
+        raise ValueError(
+            f"A video needs 2 frames or more, but `frames` is {num_frames}: 16 is what most motions know."
+        )
 
 
 def first_frame_latents(reference_1CHW: Tensor, num_frames: int) -> Tensor:
     """Start latents of a video (F, C, H, W): the reference, then zeros, to which a sampler adds its noise."""
-    if num_frames < 2:
-        raise ValueError(f"A video needs 2 frames or more, but `frames` is {num_frames}: 16 is what most motions know.")
+    check_num_frames(num_frames)
     start_FCHW = torch.zeros(num_frames, *reference_1CHW.shape[1:], dtype=reference_1CHW.dtype)
     return replace_first_frame(start_FCHW.to(reference_1CHW.device), reference_1CHW)

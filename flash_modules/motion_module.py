@@ -6,14 +6,14 @@ LayerNorm and before q, k and v.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from einops import rearrange
 from torch import Tensor, nn
+from torch.nn.functional import gelu
 
 from .attention import Attend, attend
 
@@ -41,6 +41,26 @@ class MotionConfig:
                     yield f"{side}.{level}.motion_modules.{j}", channels
         for j, channels in enumerate(self.mid):
             yield f"mid_block.motion_modules.{j}", channels
+
+
+def check_widths(config: MotionConfig, unet_widths: Mapping[str, int]) -> None:
+    """Raise ValueError unless the motion was made for a U-Net with these channels, by `places`' names.
+
+    The U-Net's middle block may stay without a module.
+    """
+    wanted = dict(config.places())
+    found = {name: n for name, n in unet_widths.items() if config.mid or not name.startswith("mid_block")}
+    if found != wanted:
+        raise ValueError(
+            f"This motion module does not fit the checkpoint: it was made for a U-Net with the widths "
+            f"{_describe(wanted)}, and the checkpoint's U-Net has {_describe(found)}. Load the motion module "
+            "that belongs to this kind of checkpoint."
+        )
+
+
+def _describe(widths: Mapping[str, int]) -> str:
+    levels = dict.fromkeys(name.split(".motion_modules")[0] for name in widths if name.startswith("down"))
+    return ", ".join(str(widths[f"{level}.motion_modules.0"]) for level in levels)
 
 
 class MotionModel(nn.Module):
@@ -125,7 +145,9 @@ class TemporalTransformer(nn.Module):
         for block in self.transformer_blocks:
             tokens_YFC = block(tokens_YFC)
         width = features_XCHW.shape[-1]
-        return rearrange(self.proj_out(tokens_YFC), "(b h w) f c -> (b f) c h w", h=height, w=width)
+        tokens_YFC = self.proj_out(tokens_YFC)
+        motion_XCHW: Tensor = rearrange(tokens_YFC, "(b h w) f c -> (b f) c h w", h=height, w=width)
+        return motion_XCHW
 
 
 class TemporalBlock(nn.Module):
@@ -146,6 +168,8 @@ class TemporalBlock(nn.Module):
 
 class TemporalAttention(nn.Module):
     """Self-attention of each pixel over time."""
+
+    positions_FC: Tensor
 
     def __init__(self, channels: int, layers: _Layers) -> None:
         super().__init__()
@@ -171,7 +195,9 @@ class FeedForward(nn.Module):
 
     def __init__(self, channels: int, layers: _Layers) -> None:
         super().__init__()
-        self.net = nn.ModuleList([GEGLU(channels, layers), nn.Identity(), layers.linear(4 * channels, channels)])
+        self.net = nn.ModuleList(
+            [GEGLU(channels, layers), nn.Identity(), layers.linear(4 * channels, channels)]
+        )
 
     def forward(self, tokens_YFC: Tensor) -> Tensor:
         for layer in self.net:
@@ -186,7 +212,7 @@ class GEGLU(nn.Module):
 
     def forward(self, tokens_YFC: Tensor) -> Tensor:
         value, gate = self.proj(tokens_YFC).chunk(2, dim=-1)
-        out: Tensor = value * F.gelu(gate)
+        out: Tensor = value * gelu(gate)
         return out
 
 

@@ -1,9 +1,26 @@
-"""AnimateDiff's noise schedule, and the timesteps of DDIM on it."""
+"""AnimateDiff's noise schedule, and FLASH's settings and timesteps of DDIM on it."""
+
+from dataclasses import dataclass
+
+from .first_frame import check_num_frames
 
 BETA_START = 0.00085
 BETA_END = 0.012
 NUM_TIMESTEPS = 1000
 """Betas grow linearly from start to end: "linear" in diffusers, "sqrt_linear" in ComfyUI."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplerConfig:
+    """FLASH's inference settings (arXiv:2503.00276, A3.2)."""
+
+    num_frames: int = 16
+    steps: int = 25
+    cfg: float = 7.5
+
+    def __post_init__(self) -> None:
+        check_num_frames(self.num_frames)
+        ddim_timesteps(self.steps)
 
 
 def ddim_timesteps(num_steps: int) -> list[int]:
@@ -12,7 +29,7 @@ def ddim_timesteps(num_steps: int) -> list[int]:
     DDIM (arXiv:2010.02502) as Stable Diffusion uses it ("leading" spacing, steps_offset 1). ComfyUI's
     `ddim_uniform` gives the same list where num_steps divides 1000, and one step more elsewhere.
     """
-    if not 1 <= num_steps <= NUM_TIMESTEPS:
-        raise ValueError(f"`steps` must lie between 1 and {NUM_TIMESTEPS}, but it is {num_steps}.")
+    if not 1 <= num_steps < NUM_TIMESTEPS:
+        raise ValueError(f"`steps` must lie between 1 and {NUM_TIMESTEPS - 1}, but it is {num_steps}.")
     stride = NUM_TIMESTEPS // num_steps
     return [1 + stride * i for i in reversed(range(num_steps))]

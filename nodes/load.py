@@ -16,26 +16,31 @@ class LoadMotionModule(io.ComfyNode):
             node_id="FLASH_LoadMotionModule",
             display_name="Load Motion Module (FLASH)",
             category="FLASH/loaders",
-            description="Loads an AnimateDiff motion module for Stable Diffusion 1.5 from models/animatediff_models.",
+            description="Loads an AnimateDiff motion module for Stable Diffusion 1.5 from "
+            "models/animatediff_models.",
             search_aliases=["animatediff", "motion model", "video model", "mm_sd", "AnimateLCM"],
             inputs=[
                 io.Combo.Input(
                     "file_name",
                     options=model_files(MOTIONS),
                     display_name="motion module",
-                    tooltip="AnimateDiff v1, v2, v3 or AnimateLCM, or a diffusers MotionAdapter. v3_sd15_mm is a good first choice.",
+                    tooltip="AnimateDiff v1, v2, v3 or AnimateLCM, or a diffusers MotionAdapter. "
+                    "v3_sd15_mm is a good first choice.",
                 ),
                 io.Combo.Input(
                     "version",
                     options=["auto", *VERSIONS],
                     default="auto",
-                    tooltip="What the file is. auto tells it from the file; choose yourself only if `found` says it wrong.",
+                    tooltip="What the file is. auto tells it from the file; choose yourself only if `found` says "
+                    "it wrong.",
                     advanced=True,
                 ),
             ],
             outputs=[
                 Motion.Output(display_name="motion"),
-                io.String.Output(display_name="found", tooltip="What the file is: version, frames limit, number type."),
+                io.String.Output(
+                    display_name="found", tooltip="What the file is: version, frames limit, number type."
+                ),
             ],
         )
 
@@ -68,7 +73,9 @@ class LoadAction(io.ComfyNode):
             ],
             outputs=[
                 Action.Output(display_name="action"),
-                io.String.Output(display_name="prompt", tooltip="The first prompt of its training: a good start for yours."),
+                io.String.Output(
+                    display_name="prompt", tooltip="The first prompt of its training: a good start for yours."
+                ),
             ],
         )
 

@@ -36,24 +36,31 @@ class ApplyAction(io.ComfyNode):
             node_id="FLASH_ApplyAction",
             display_name="Apply Action (FLASH)",
             category="FLASH",
-            description="Makes a checkpoint animate: motion modules, cross-frame attention to the first frame, and the "
-            "learned action if one is connected.",
+            description="Makes a checkpoint animate: motion modules, cross-frame attention to the first "
+            "frame, and the learned action if one is connected.",
             search_aliases=["animatediff", "animate", "image to video", "i2v", "human action", "motion"],
             inputs=[
-                io.Model.Input("model", tooltip="A Stable Diffusion 1.5 checkpoint. LoRAs may come before or after."),
+                io.Model.Input(
+                    "model", tooltip="A Stable Diffusion 1.5 checkpoint. LoRAs may come before or after."
+                ),
                 Motion.Input(
                     "motion",
                     optional=True,
-                    tooltip="The motion module the action was trained on. Only a standalone action can do without.",
+                    tooltip="The motion module the action was trained on. A standalone action can do without.",
                 ),
-                Action.Input("action", optional=True, tooltip="From Load Action. Without one, the motion is the module's own."),
+                Action.Input(
+                    "action",
+                    optional=True,
+                    tooltip="From Load Action. Without one, the motion is the module's own.",
+                ),
                 io.Float.Input(
                     "strength",
                     default=1.0,
                     min=0.0,
                     max=2.0,
                     step=0.05,
-                    tooltip="How much of the action: 0 = the motion module alone, 1 = as trained, above 1 = exaggerated.",
+                    tooltip="How much of the action: 0 = the motion module alone, 1 = as trained, above 1 = "
+                    "exaggerated.",
                 ),
             ],
             outputs=[io.Model.Output(tooltip="Connect it to First Frame, or to FLASH Sampler.")],
@@ -71,17 +78,25 @@ class FirstFrame(io.ComfyNode):
             node_id="FLASH_FirstFrame",
             display_name="First Frame (FLASH)",
             category="FLASH",
-            description="Makes a video start with exactly your picture: the model sees it free of noise at every step, "
-            "and it comes out unchanged as frame 0. Works with every sampler.",
+            description="Makes a video start with exactly your picture: the model sees it free of noise at "
+            "every step, and it comes out unchanged as frame 0. Works with every sampler.",
             search_aliases=["image to video", "i2v", "init image", "start frame", "reference"],
             inputs=[
                 io.Model.Input("model", tooltip="From Apply Action."),
                 io.Latent.Input("reference", tooltip="Your picture, through VAE Encode."),
-                io.Int.Input("frames", default=16, min=2, max=1024, tooltip="Length of the video. Most motions know 16."),
+                io.Int.Input(
+                    "frames",
+                    default=16,
+                    min=2,
+                    max=1024,
+                    tooltip="Length of the video. Most motions know 16.",
+                ),
             ],
             outputs=[
                 io.Model.Output(tooltip="Bound to this picture. Use it with the latent beside it."),
-                io.Latent.Output(tooltip="Start latents of the video, for the sampler's latent_image at denoise 1."),
+                io.Latent.Output(
+                    tooltip="Start latents of the video, for the sampler's latent_image at denoise 1."
+                ),
             ],
         )
 

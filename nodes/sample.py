@@ -3,7 +3,8 @@
 from comfy_api.latest import io
 
 from ..flash_modules.adain import AdaINConfig, adain
-from ..flash_modules.backends.comfy import SamplerConfig, sample_video
+from ..flash_modules.backends.comfy import sample_video
+from ..flash_modules.noise_schedule import SamplerConfig
 
 
 class Sampler(io.ComfyNode):
@@ -18,7 +19,9 @@ class Sampler(io.ComfyNode):
             search_aliases=["animate", "image to video", "i2v", "ddim", "ksampler"],
             inputs=[
                 io.Model.Input("model", tooltip="From Apply Action."),
-                io.Conditioning.Input("positive", tooltip='What happens, for example "a person is shooting a soccer ball".'),
+                io.Conditioning.Input(
+                    "positive", tooltip='What happens, for example "a person is shooting a soccer ball".'
+                ),
                 io.Conditioning.Input("negative", tooltip="What to avoid. May be an empty prompt."),
                 io.Latent.Input("reference", tooltip="Your picture, through VAE Encode: it becomes frame 0."),
                 io.Int.Input(
@@ -36,7 +39,13 @@ class Sampler(io.ComfyNode):
                     control_after_generate=True,
                     tooltip="Other seed, other video.",
                 ),
-                io.Int.Input("steps", default=SamplerConfig.steps, min=1, max=500, tooltip="More steps, finer and slower."),
+                io.Int.Input(
+                    "steps",
+                    default=SamplerConfig.steps,
+                    min=1,
+                    max=500,
+                    tooltip="More steps, finer and slower.",
+                ),
                 io.Float.Input(
                     "cfg",
                     default=SamplerConfig.cfg,
@@ -63,7 +72,9 @@ class Sampler(io.ComfyNode):
     ) -> io.NodeOutput:
         config = SamplerConfig(num_frames=frames, steps=steps, cfg=cfg)
         style = AdaINConfig(strength=adain_strength)
-        video = sample_video(model, positive, negative, reference["samples"], seed=seed, config=config, style=style)
+        video = sample_video(
+            model, positive, negative, reference["samples"], seed=seed, config=config, style=style
+        )
         return io.NodeOutput({"samples": video})
 
 

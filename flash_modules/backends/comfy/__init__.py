@@ -1,9 +1,10 @@
 """FLASH on ComfyUI's MODEL: on a clone, through ModelPatcher alone."""
 
+from ...noise_schedule import SamplerConfig
 from .action import add_action
 from .first_frame import add_first_frame
 from .motion import LoadedMotion, add_motion, load_motion
-from .sampler import SamplerConfig, sample_video
+from .sampler import sample_video
 
 __all__ = [
     "LoadedMotion",

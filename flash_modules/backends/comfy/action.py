@@ -8,8 +8,8 @@ import comfy.lora
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from ...checkpoint.action import Action, mismatches, motion_diffs, standalone_motion
-from ...checkpoint.tensor_file import fingerprint, some
+from ...checkpoint.action import Action, check_kv_diffs, mismatches, motion_diffs, own_motion
+from ...checkpoint.tensor_file import fingerprint
 from .cross_frame import add_cross_frame_attention
 from .motion import LoadedMotion, add_motion, hand_over
 from .options import MOTION
@@ -20,15 +20,18 @@ _KV = re.compile(r"lora_unet_(down_blocks|mid_block|up_blocks)_\w*_attn[12]_to_[
 def add_action(
     model: ModelPatcher, motion: LoadedMotion | None, action: Action | None, strength: float = 1.0
 ) -> ModelPatcher:
-    """A clone of the MODEL that animates: motion modules, cross-frame attention, and the action if there is one.
+    """A clone of the MODEL that animates: motion modules, cross-frame attention, and the action if given.
 
     Weights become base + strength * (trained - base), motion and keys and values alike. A standalone action
     brings its own motion module if none is given. Raises ValueError if the parts do not belong together.
     """
     if motion is None:
         if action is None:
-            raise ValueError("Apply Action has nothing to apply: connect a motion module, or a standalone action.")
-        motion = _own_motion(action, strength)
+            raise ValueError(
+                "Apply Action has nothing to apply: connect a motion module, or a standalone action."
+            )
+        weights = own_motion(action, strength)
+        motion = hand_over(lambda: weights)
         motion_diff: dict[str, Tensor] = {}
     elif action is not None and strength != 0.0:
         weights = motion.read()
@@ -44,25 +47,10 @@ def add_action(
     return m
 
 
-def _own_motion(action: Action, strength: float) -> LoadedMotion:
-    weights = standalone_motion(action)
-    if strength != 1.0:
-        raise ValueError(
-            f"At strength {strength} an action is mixed with the motion module it was trained on: connect "
-            f"{action.motion_module.name} as `motion`, or set strength to 1."
-        )
-    return hand_over(lambda: weights)
-
-
 def _kv_patches(model: ModelPatcher, action: Action) -> dict[str, tuple]:
     keys = _kv_keys(model)
     weights = model.model.state_dict()
-    unfit = [n for n, diff in action.kv_diffs.items() if n not in keys or weights[keys[n]].shape != diff.shape]
-    if unfit:
-        raise ValueError(
-            f"The action '{action.name}' does not fit this checkpoint: {len(unfit)} of {len(action.kv_diffs)} tensors "
-            f"have no place in it ({some(unfit)}). It was trained on {action.base.name}."
-        )
+    check_kv_diffs(action, {name: weights[key] for name, key in keys.items()})
     return {keys[name]: ("diff", (diff,)) for name, diff in action.kv_diffs.items()}
 
 

@@ -32,8 +32,9 @@ def check_windows(handler, num_frames: int, max_frames: int | None, *, needs_fir
     if not windowed:
         if max_frames is not None and num_frames > max_frames:
             raise ValueError(
-                f"The video has {num_frames} frames, but this motion was trained with up to {max_frames}: lower the number "
-                f"of frames to {max_frames} or less, or add Context Windows (Manual) to the model."
+                f"The video has {num_frames} frames, but this motion was trained with up to {max_frames}: "
+                f"lower the number of frames to {max_frames} or less, or add Context Windows (Manual) to the "
+                "model."
             )
         return
     if not isinstance(handler, IndexListContextHandler) or handler.dim != 0:
@@ -43,8 +44,9 @@ def check_windows(handler, num_frames: int, max_frames: int | None, *, needs_fir
     extra = 1 if needs_first or handler.causal_window_fix else 0
     if max_frames is not None and handler.context_length + extra > max_frames:
         raise ValueError(
-            f"Context windows of {handler.context_length} frames, each with one frame before them, are longer than the "
-            f"{max_frames} frames that this motion was trained with: set `context_length` to {max_frames - extra} or less."
+            f"Context windows of {handler.context_length} frames, each with one frame before them, are "
+            f"longer than the {max_frames} frames that this motion was trained with: set `context_length` to "
+            f"{max_frames - extra} or less."
         )
 
 
@@ -55,7 +57,8 @@ def run_window(run: Callable, video: WholeVideo, model, conds, x_in: Tensor, mod
     whole = {cond["uuid"]: cond for side in video.conds.values() for cond in side}
     total = video.x_FCHW.shape[0]
     own_conds = [
-        None if side is None else [_cut(cond, whole[cond["uuid"]], frames, total) for cond in side] for side in conds
+        None if side is None else [_cut(cond, whole[cond["uuid"]], frames, total) for cond in side]
+        for side in conds
     ]
     sigma = video.sigma_F[:1].expand(len(frames))
     outs = run(model, own_conds, video.x_FCHW[frames], sigma, model_options)
@@ -73,7 +76,9 @@ def _cut(cond: dict, whole: dict, frames: list[int], total: int) -> dict:
 
     cut = {key: whole[key][frames] if per_frame(whole[key]) else value for key, value in cond.items()}
     cut["model_conds"] = {
-        name: value._copy_with(value.cond[frames]) if per_frame(getattr(value, "cond", None)) else cond["model_conds"][name]
+        name: value._copy_with(value.cond[frames])
+        if per_frame(getattr(value, "cond", None))
+        else cond["model_conds"][name]
         for name, value in whole["model_conds"].items()
     }
     return cut

@@ -12,7 +12,8 @@ from .run import add_run_wrappers
 def add_first_frame(model: ModelPatcher, reference: Tensor) -> ModelPatcher:
     """A clone that shows the U-Net the reference, free of noise, as frame 0, whoever samples and however.
 
-    `reference` is an unscaled latent (1, 4, h, w), as VAE Encode gives it. Raises ValueError if it is unusable.
+    `reference` is an unscaled latent (1, 4, h, w), as VAE Encode gives it. Raises ValueError if it is
+    unusable.
     """
     check_sd15(model)
     m = model.clone()

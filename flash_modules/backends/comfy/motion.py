@@ -23,15 +23,16 @@ from .options import CALL, MOTION, MotionCall, MotionPlan
 from .places import check_sd15, find_places
 from .run import add_run_wrappers
 
+
 @dataclass(frozen=True, kw_only=True)
 class LoadedMotion:
-    """A motion module in ComfyUI's hands. Its weights live in `patcher`; the file is read again if an action needs it."""
+    """A motion module in ComfyUI's hands, with its weights in `patcher`."""
 
     summary: str
     config: MotionConfig
     patcher: ModelPatcher
     read: Callable[[], MotionWeights]
-    """The weights as they are in the file."""
+    """Reads the weights again, as they are in the file."""
 
 
 def load_motion(path: Path, version: str = "auto") -> LoadedMotion:
@@ -42,16 +43,22 @@ def load_motion(path: Path, version: str = "auto") -> LoadedMotion:
 def hand_over(read: Callable[[], MotionWeights]) -> LoadedMotion:
     """Give motion weights to ComfyUI."""
     weights = read()
-    return LoadedMotion(summary=weights.summary, config=weights.config, patcher=_patcher(weights, read), read=read)
+    return LoadedMotion(
+        summary=weights.summary, config=weights.config, patcher=_patcher(weights, read), read=read
+    )
 
 
-def _patcher(weights: MotionWeights, read: Callable[[], MotionWeights], *, disable_dynamic: bool = False) -> ModelPatcher:
+def _patcher(
+    weights: MotionWeights, read: Callable[[], MotionWeights], *, disable_dynamic: bool = False
+) -> ModelPatcher:
     offload_device = comfy.model_management.unet_offload_device()
     net = MotionModel(weights.config, operations=comfy.ops.manual_cast, device="meta")
     # The class is looked up at each call: ComfyUI exchanges it at start-up.
     patcher_class = ModelPatcher if disable_dynamic else comfy.model_patcher.CoreModelPatcher
     patcher = patcher_class(net, comfy.model_management.get_torch_device(), offload_device)
-    net.load_state_dict({name: tensor.to(offload_device) for name, tensor in weights.tensors.items()}, assign=True)
+    net.load_state_dict(
+        {name: tensor.to(offload_device) for name, tensor in weights.tensors.items()}, assign=True
+    )
     net.eval().requires_grad_(False)
     patcher.cached_patcher_init = (_fresh_patcher, (read,))
     return patcher
@@ -70,7 +77,8 @@ def add_motion(model: ModelPatcher, motion: LoadedMotion) -> ModelPatcher:
     check_sd15(model)
     if model.get_additional_models_with_key(MOTION):
         raise ValueError(
-            "This MODEL already has a motion, and two cannot run together: use one Apply Action or Apply Motion Module."
+            "This MODEL already has a motion, and two cannot run together: use one Apply Action or "
+            "Apply Motion Module."
         )
     places = find_places(model.get_model_object("diffusion_model"), motion.config)
     m = model.clone()
@@ -90,27 +98,28 @@ def _animatediff_schedule(model: ModelPatcher) -> torch.nn.Module:
         "linear_end": BETA_END,
         "timesteps": NUM_TIMESTEPS,
     }
-    return comfy.model_base.model_sampling(SimpleNamespace(sampling_settings=settings), model.model.model_type)
+    return comfy.model_base.model_sampling(
+        SimpleNamespace(sampling_settings=settings), model.model.model_type
+    )
 
 
 def _apply_model(executor, x, t, c_concat, c_crossattn, control, transformer_options, **kwargs):
     chunks = len(transformer_options["cond_or_uncond"])
     if x.shape[0] % chunks:
         raise ValueError(
-            f"The model was called with {x.shape[0]} frames for {chunks} prompts, which do not divide evenly: a node on "
-            "this MODEL splits the frames of the video. Remove that node, or apply the motion without it."
+            f"The model was called with {x.shape[0]} frames for {chunks} prompts, which do not divide evenly: "
+            "a node on this MODEL splits the frames of the video. Remove that node."
         )
     plan = transformer_options[MOTION]
     motion = executor.class_obj.current_patcher.get_additional_models_with_key(MOTION)[0]
-    call = MotionCall(motion.model, plan.places, x.shape[0] // chunks)
-    out = executor(
-        x, t, c_concat, c_crossattn, control, {**transformer_options, CALL: call}, **kwargs
-    )
+    replaced = frozenset(key[:2] for key in transformer_options.get("patches_replace", {}).get("attn1", {}))
+    call = MotionCall(motion.model, plan.places, x.shape[0] // chunks, replaced)
+    out = executor(x, t, c_concat, c_crossattn, control, {**transformer_options, CALL: call}, **kwargs)
     left_out = len(plan.places) - len(call.ran)
     if left_out:
         raise ValueError(
-            f"{left_out} of {len(plan.places)} motion modules did not run, because a node on this MODEL took their place "
-            "in the U-Net: remove that node, or put it behind the motion node."
+            f"{left_out} of {len(plan.places)} motion modules did not run, because a node on this MODEL took "
+            "their place in the U-Net: remove that node, or put it behind the motion node."
         )
     return out
 

@@ -36,6 +36,8 @@ class MotionCall:
     net: MotionModel
     places: Mapping[Place, str]
     num_frames: int
+    replaced: frozenset[tuple[str, int]]
+    """Blocks whose self-attention another node replaced (perturbed or self-attention guidance)."""
     ran: set[str] = field(default_factory=set)
 
 

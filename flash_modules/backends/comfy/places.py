@@ -1,13 +1,18 @@
 """Which motion module belongs behind which block of ComfyUI's U-Net."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import comfy.supported_models
 from comfy.ldm.modules.attention import SpatialTransformer
-from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock, Upsample
+from comfy.ldm.modules.diffusionmodules.openaimodel import (
+    ResBlock,
+    TimestepEmbedSequential,
+    UNetModel,
+    Upsample,
+)
 from torch import nn
 
-from ...motion_module import MotionConfig
+from ...motion_module import MotionConfig, check_widths
 from .options import Place
 
 
@@ -17,43 +22,33 @@ def check_sd15(model) -> None:
     if not isinstance(config, comfy.supported_models.SD15):
         found = type(config).__name__ if config is not None else type(model.model).__name__
         raise ValueError(
-            f"This MODEL is {found}, but FLASH and AnimateDiff work on Stable Diffusion 1.5: load an SD 1.5 checkpoint."
+            f"This MODEL is {found}, but FLASH and AnimateDiff work on Stable Diffusion 1.5: load an SD 1.5 "
+            "checkpoint."
         )
 
 
-def find_places(unet: nn.Module, config: MotionConfig) -> dict[Place, str]:
+def find_places(unet: UNetModel, config: MotionConfig) -> dict[Place, str]:
     """Names of the motion modules by the place they run at.
 
     A module follows the spatial transformer of its block, else the ResNet, and stands before any up-sampling.
     Raises ValueError if the motion was made for a U-Net of other widths.
     """
     found = dict(_places_of(unet))
-    widths = {name: channels for name, channels in found.values()}
+    check_widths(config, dict(found.values()))
     wanted = dict(config.places())
-    if not config.mid:
-        widths.pop("mid_block.motion_modules.0", None)
-    if widths != wanted:
-        raise ValueError(
-            f"This motion module does not fit the checkpoint: it was made for a U-Net with the widths "
-            f"{_describe(wanted)}, and the checkpoint's U-Net has {_describe(widths)}. Load the motion module that "
-            "belongs to this kind of checkpoint."
-        )
     return {place: name for place, (name, _) in found.items() if name in wanted}
 
 
-def _describe(widths: dict[str, int]) -> str:
-    levels = dict.fromkeys(name.split(".motion_modules")[0] for name in widths if name.startswith("down"))
-    return ", ".join(str(widths[f"{level}.motion_modules.0"]) for level in levels)
-
-
-def _places_of(unet: nn.Module) -> Iterator[tuple[Place, tuple[str, int]]]:
+def _places_of(unet: UNetModel) -> Iterator[tuple[Place, tuple[str, int]]]:
     yield from _side(unet.input_blocks, "input", "down_blocks")
     yield from _side(unet.output_blocks, "output", "up_blocks")
     channels = unet.middle_block[0].out_channels
     yield ("middle", 0, _last_layer(unet.middle_block)), ("mid_block.motion_modules.0", channels)
 
 
-def _side(blocks: nn.ModuleList, side: str, name: str) -> Iterator[tuple[Place, tuple[str, int]]]:
+def _side(
+    blocks: Iterable[TimestepEmbedSequential], side: str, name: str
+) -> Iterator[tuple[Place, tuple[str, int]]]:
     level, j = 0, 0
     for index, block in enumerate(blocks):
         if isinstance(block[0], ResBlock):
@@ -65,5 +60,5 @@ def _side(blocks: nn.ModuleList, side: str, name: str) -> Iterator[tuple[Place, 
             level, j = level + 1, 0
 
 
-def _last_layer(block: nn.Module) -> type[nn.Module]:
+def _last_layer(block: TimestepEmbedSequential) -> type[nn.Module]:
     return SpatialTransformer if any(isinstance(layer, SpatialTransformer) for layer in block) else ResBlock

@@ -44,15 +44,15 @@ def _check_video(options, shape, context_handler) -> None:
     num_frames = shape[0]
     if num_frames < 2:
         raise ValueError(
-            "The latent holds 1 frame, but a video needs 2 or more: raise `frames` in First Frame, or `batch_size` "
-            "in Empty Latent Image."
+            "The latent holds 1 frame, but a video needs 2 or more: raise `frames` in First Frame, or "
+            "`batch_size` in Empty Latent Image."
         )
     first = options.get(FIRST_FRAME)
     if first is not None and first.latent_1CHW.shape[1:] != shape[1:]:
         height, width = first.latent_1CHW.shape[2:]
         raise ValueError(
-            f"The first frame is {width} x {height} in latent pixels and the video is {shape[3]} x {shape[2]}: connect "
-            "the latent that comes out of First Frame to the sampler."
+            f"The first frame is {width} x {height} in latent pixels and the video is "
+            f"{shape[3]} x {shape[2]}: connect the latent that comes out of First Frame to the sampler."
         )
     plan = options.get(MOTION)
     needs_first = first is not None or CROSS_FRAME in options
@@ -73,7 +73,7 @@ def _predict_noise(executor, x, timestep, model_options, seed):
 
 
 def _calc_cond_batch(executor, model, conds, x_in, timestep, model_options):
-    """The innermost call with whole prompts: guidance nodes that ask the model again come through here too."""
+    """The innermost call with whole prompts. Guidance nodes that ask the model again come here too."""
     options = model_options["transformer_options"]
     first = options.get(FIRST_FRAME)
 

@@ -1,7 +1,5 @@
 """The paper's sampler as one function: DDIM, clean first frame, AdaIN."""
 
-from dataclasses import dataclass
-
 import comfy.sample
 import comfy.samplers
 import comfy.utils
@@ -12,29 +10,29 @@ from torch import Tensor
 
 from ...adain import AdaINConfig, adain
 from ...first_frame import first_frame_latents
-from ...noise_schedule import ddim_timesteps
+from ...noise_schedule import SamplerConfig, ddim_timesteps
 from .first_frame import add_first_frame
 from .options import MOTION
 
 
-@dataclass(frozen=True, kw_only=True)
-class SamplerConfig:
-    """FLASH's inference settings (arXiv:2503.00276, A3.2)."""
-
-    num_frames: int = 16
-    steps: int = 25
-    cfg: float = 7.5
-
-
 def sample_video(
-    model: ModelPatcher, positive, negative, reference: Tensor, *, seed: int, config: SamplerConfig, style: AdaINConfig
+    model: ModelPatcher,
+    positive,
+    negative,
+    reference: Tensor,
+    *,
+    seed: int,
+    config: SamplerConfig,
+    style: AdaINConfig,
 ) -> Tensor:
     """Latents (F, 4, h, w) of a video that starts with the reference, an unscaled latent (1, 4, h, w).
 
     Raises ValueError if the MODEL has no motion or the reference is unusable.
     """
     if not model.get_additional_models_with_key(MOTION):
-        raise ValueError("This MODEL has no motion: put Apply Action between the checkpoint and FLASH Sampler.")
+        raise ValueError(
+            "This MODEL has no motion: put Apply Action between the checkpoint and FLASH Sampler."
+        )
     m = add_first_frame(model, reference)
     latents = first_frame_latents(reference, config.num_frames)
     sigmas = _ddim_sigmas(m, config.steps)

@@ -1,0 +1,60 @@
+"""FLASH Sampler against diffusers' DDIM, and AdaIN."""
+
+import pytest
+import torch
+from diffusers import DDIMScheduler
+
+
+@pytest.fixture
+def run(flash, prompts, reference):
+    def run(model, adain=0.0, **settings):
+        config = flash.noise_schedule.SamplerConfig(num_frames=5, **settings)
+        style = flash.adain.AdaINConfig(strength=adain)
+        return flash.backend.sample_video(
+            model, prompts.positive, prompts.negative, reference, seed=1, config=config, style=style
+        )
+
+    return run
+
+
+@pytest.mark.parametrize("steps", [4, 7])
+def test_the_run_equals_diffusers_ddim(
+    flash, model, motion, run, make_oracle, animated, prompts, assert_same, steps
+):
+    ours = run(flash.backend.add_action(model, motion, None), steps=steps)
+    scheduler = DDIMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="linear", clip_sample=False, steps_offset=1
+    )
+    scheduler.set_timesteps(steps)
+    oracle = make_oracle(animated)
+    latents = torch.randn(5, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    for t in scheduler.timesteps:
+        alpha = scheduler.alphas_cumprod[t]
+        sigma = ((1 - alpha) / alpha) ** 0.5
+        x = latents / alpha**0.5
+        cond, uncond = (oracle.denoised(x, sigma, p) for p in (prompts.positive, prompts.negative))
+        denoised = uncond + 7.5 * (cond - uncond)
+        eps = (oracle.shown(x, sigma) - denoised) / sigma
+        shown = oracle.shown(x, sigma) * alpha**0.5
+        latents = scheduler.step(eps, t, shown).prev_sample
+    theirs = torch.cat([oracle.z0, latents[1:]]) / 0.18215
+    assert_same(ours, theirs)
+
+
+def test_the_stock_sampler_starts_a_little_quieter(flash, model, motion, run, animated, sample):
+    paper = run(flash.backend.add_action(model, motion, None), steps=4)
+    stock = sample(animated, "ddim", "ddim_uniform", steps=4)
+    difference = float((stock - paper).norm() / paper.norm())
+    assert 1e-5 < difference < 0.05
+
+
+def test_adain_is_applied_at_its_strength(flash, model, motion, run):
+    m = flash.backend.add_action(model, motion, None)
+    plain, styled = run(m, steps=2), run(m, adain=1.0, steps=2)
+    assert torch.equal(styled, flash.adain.adain(plain, flash.adain.AdaINConfig(strength=1.0)))
+    assert (styled - plain)[1:].abs().max() > 0.1
+
+
+def test_a_model_without_motion_is_refused(model, run):
+    with pytest.raises(ValueError, match="has no motion: put Apply Action"):
+        run(model)

@@ -15,13 +15,21 @@ from torch import Tensor
 from ..motion_module import MotionConfig, sinusoidal_positions
 from .motion import MotionWeights, motion_weights
 from .motion_layout import POSITIONS
-from .tensor_file import Tensors, check_finite, read_tensors, some, write_tensors
+from .tensor_file import Tensors, check_numbers, read_tensors, some, write_tensors
 
 FORMAT = "1"
 KINDS = ("compact", "standalone")
 _DIFF = ".diff"
 _MAX_BYTES = 8 * 2**30
-_OWN_ENTRIES = {"format", *(f"flash.{n}" for n in ("format", "kind", "base", "motion_module", "frames", "prompts"))}
+_OWN_ENTRIES = (
+    "format",
+    "flash.format",
+    "flash.kind",
+    "flash.base",
+    "flash.motion_module",
+    "flash.frames",
+    "flash.prompts",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,23 +76,23 @@ def spatial_key(module_path: str) -> str:
 def read_action(path: Path) -> Action:
     """Read and check an action file. Raises ValueError with what is wrong and what was expected."""
     if path.is_file() and path.stat().st_size > _MAX_BYTES:
-        raise ValueError(f"{path.name} is larger than 8 GiB; an action has about 0.4 to 1 GB: it is something else.")
+        raise ValueError(
+            f"{path.name} is larger than 8 GiB, but an action has 0.4 to 1 GB: choose another file."
+        )
     tensors, metadata = read_tensors(path)
     if metadata.get("flash.format") != FORMAT:
         raise ValueError(_not_an_action(path.name, metadata))
     kind = metadata.get("flash.kind", "")
     if kind not in KINDS:
         raise ValueError(f"{path.name} is a FLASH file of the kind '{kind}', not an action.")
-    check_finite(tensors, path.name)
+    check_numbers(tensors, path.name)
     kv_diffs = {name.removesuffix(_DIFF): t for name, t in tensors.items() if name.endswith(_DIFF)}
     motion = {name: t for name, t in tensors.items() if ".motion_modules." in name}
     unknown = [n for n in tensors if not n.endswith(_DIFF) and ".motion_modules." not in n]
     if unknown:
         raise ValueError(f"{path.name} holds tensors that no action has ({some(unknown)}): it is damaged.")
-    if kind == "standalone":
-        motion_weights(motion, path.name)
     base, motion_module, frames, prompts = _parse_header(metadata, path.name)
-    return Action(
+    action = Action(
         name=path.stem,
         kind=kind,
         motion=motion,
@@ -95,24 +103,33 @@ def read_action(path: Path) -> Action:
         prompts=prompts,
         header={name: value for name, value in metadata.items() if name not in _OWN_ENTRIES},
     )
+    if kind == "standalone":
+        standalone_motion(action)
+    return action
 
 
 def _not_an_action(file_name: str, metadata: Mapping[str, str]) -> str:
     if "flash.format" in metadata:
         return (
-            f"{file_name} is an action of format {metadata['flash.format']}, and this version of the pack reads format "
+            f"{file_name} is an action of format {metadata['flash.format']}, and this pack reads format "
             f"{FORMAT}: update ComfyUI-FLASH."
         )
-    return f"{file_name} is not a FLASH action (its header lacks flash.format): choose a file made by `train`."
+    return (
+        f"{file_name} is not a FLASH action (its header does not say so): choose a file that FLASH trained."
+    )
 
 
 def _parse_header(metadata: Mapping[str, str], file_name: str) -> tuple[Source, Source, int, tuple[str, ...]]:
     try:
-        base, motion_module = (Source(**json.loads(metadata[f"flash.{name}"])) for name in ("base", "motion_module"))
-        frames, prompts = int(metadata["flash.frames"]), tuple(json.loads(metadata["flash.prompts"]))
+        base = Source(**json.loads(metadata["flash.base"]))
+        motion_module = Source(**json.loads(metadata["flash.motion_module"]))
+        frames, prompts = int(metadata["flash.frames"]), json.loads(metadata["flash.prompts"])
+        texts = [*vars(base).values(), *vars(motion_module).values(), *prompts]
+        if frames < 1 or not isinstance(prompts, list) or not all(isinstance(text, str) for text in texts):
+            raise ValueError("an entry is not what it should be")
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{file_name} has a damaged header ({error!r}): write or download it again.") from error
-    return base, motion_module, frames, prompts
+        raise ValueError(f"{file_name} has a damaged header ({error!r}): download it again.") from error
+    return base, motion_module, frames, tuple(prompts)
 
 
 def write_action(path: Path, action: Action, config: MotionConfig) -> None:
@@ -151,10 +168,35 @@ def standalone_motion(action: Action) -> MotionWeights:
     """The whole motion module of a standalone action. Raises ValueError for a compact one."""
     if action.kind != "standalone":
         raise ValueError(
-            f"The action '{action.name}' is compact: it holds only what training changed. Give it the motion module "
-            f"it was trained on, {action.motion_module.name} ({action.motion_module.version})."
+            f"The action '{action.name}' is compact: it holds only what training changed. Give it the motion "
+            f"module it was trained on, {action.motion_module.name} ({action.motion_module.version})."
         )
-    return motion_weights(action.motion, action.name, action.motion_module.version)
+    return motion_weights(action.motion, f"{action.name}.safetensors", action.motion_module.version or "auto")
+
+
+def own_motion(action: Action, strength: float) -> MotionWeights:
+    """The motion of an action that is used alone.
+
+    Raises ValueError unless it is standalone and at full strength.
+    """
+    weights = standalone_motion(action)
+    if strength != 1.0:
+        raise ValueError(
+            f"At strength {strength} an action is mixed with the motion module it was trained on: give "
+            f"{action.motion_module.name} as `motion` too, or set strength to 1."
+        )
+    return weights
+
+
+def check_kv_diffs(action: Action, weights: Mapping[str, Tensor]) -> None:
+    """Raise ValueError unless every key and value finds a weight of its shape under its `spatial_key`."""
+    unfit = [n for n, diff in action.kv_diffs.items() if n not in weights or weights[n].shape != diff.shape]
+    if unfit:
+        raise ValueError(
+            f"The action '{action.name}' does not fit this checkpoint: {len(unfit)} of its "
+            f"{len(action.kv_diffs)} keys and values have no place in it ({some(unfit)}). It was trained on "
+            f"{action.base.name}."
+        )
 
 
 def motion_diffs(action: Action, base: Mapping[str, Tensor], base_sha256: str) -> Tensors:
@@ -185,8 +227,9 @@ def motion_diffs(action: Action, base: Mapping[str, Tensor], base_sha256: str) -
 def mismatches(action: Action, *, base_sha256: str, motion_sha256: str) -> list[str]:
     """Sentences about models that differ from the ones of the training, for a warning."""
     said = []
+    trained_on = f"The action '{action.name}' was trained on"
     if base_sha256 != action.base.sha256:
-        said.append(f"The action '{action.name}' was trained on {action.base.name}; on another checkpoint it may differ.")
+        said.append(f"{trained_on} {action.base.name}; on another checkpoint it may differ.")
     if motion_sha256 != action.motion_module.sha256:
-        said.append(f"The action '{action.name}' was trained on {action.motion_module.name}; this is another motion module.")
+        said.append(f"{trained_on} {action.motion_module.name}; this is another motion module.")
     return said

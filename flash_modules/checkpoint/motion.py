@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import torch
@@ -11,12 +11,12 @@ from torch import Tensor
 
 from ..motion_module import MotionConfig, MotionModel, sinusoidal_positions
 from .motion_layout import NEEDED, POSITIONS, animatediff_names, layout
-from .tensor_file import Tensors, check_finite, fingerprint, read_tensors, some
+from .tensor_file import Tensors, check_numbers, fingerprint, read_tensors, some
 
 VERSIONS = ("v1", "v2", "v3", "AnimateLCM")
 
-_SDXL_WIDTHS = ((320, 320), (640, 640), (1280, 1280))
-_FRAMES_WITHOUT_POSITIONS = 32
+_FRAMES, _LCM_FRAMES = 32, 64
+"""Positions of AnimateDiff v2 and v3, and of AnimateLCM's own code, for files that store none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,66 +53,96 @@ def read_motion(path: Path, version: str = "auto") -> MotionWeights:
     tensors, metadata = read_tensors(path)
     if "flash.format" in metadata:
         raise ValueError(
-            f"{path.name} is a FLASH action, not a motion module: move it to models/flash_actions and use Load Action."
+            f"{path.name} is a FLASH action, not a motion module: move it to models/flash_actions, and use "
+            "Load Action."
         )
     return motion_weights(tensors, path.name, version)
 
 
 def motion_weights(tensors: Mapping[str, Tensor], file_name: str, version: str = "auto") -> MotionWeights:
     """Tell the version and layout of motion tensors, and check that they are complete and sane."""
+    if version not in ("auto", *VERSIONS):
+        raise ValueError(f"`version` must be auto or one of {', '.join(VERSIONS)}, but it is '{version}'.")
     motion = animatediff_names(tensors, file_name)
     positions = {name: motion.pop(name) for name in list(motion) if name.endswith(POSITIONS)}
-    rows = {p.shape[-2] for p in positions.values()}
-    config = layout(motion, max_frames=min(rows, default=_FRAMES_WITHOUT_POSITIONS))
-    if config.down == _SDXL_WIDTHS:
-        raise ValueError(f"{file_name} is a motion module for SDXL. {NEEDED}")
-    _check_complete(motion, config, file_name)
-    check_finite(motion, file_name)
-    _check_positions(positions, file_name)
-    trained_by_animatediff = any(name.startswith("module.") for name in tensors)
-    told, reason = _tell_version(config, file_name, rows, trained_by_animatediff)
+    rows = _check_positions(positions, file_name)
+    has_mid = any(name.startswith("mid_block.") for name in motion)
+    has_prefix = any(name.startswith("module.") for name in tensors)
+    told, reason = _tell_version(file_name, rows, has_mid=has_mid, has_prefix=has_prefix)
     if version != "auto":
         told, reason = version, "chosen by you"
-    return MotionWeights(name=Path(file_name).stem, version=told, reason=reason, config=config, tensors=motion)
+    max_frames = rows or (_LCM_FRAMES if told == "AnimateLCM" else _FRAMES)
+    config = layout(motion, max_frames=max_frames, pool_resnet_norms=told == "v1")
+    _check_levels(config, file_name)
+    _check_complete(motion, config, file_name)
+    check_numbers(motion, file_name)
+    name = Path(file_name).stem
+    return MotionWeights(name=name, version=told, reason=reason, config=config, tensors=motion)
 
 
-def _tell_version(config: MotionConfig, file_name: str, rows: set[int], prefixed: bool) -> tuple[str, str]:
-    if config.mid:
-        return "v2", "it has a middle block"
+def _tell_version(file_name: str, rows: int, *, has_mid: bool, has_prefix: bool) -> tuple[str, str]:
+    """The version and what decided it. Files of AnimateDiff's train.py have a prefix and no positions."""
+    mid, stored = "a" if has_mid else "no", rows or "no"
+    sign = f"{mid} middle block and {stored} stored positions"
     if "lcm" in file_name.lower():
         return "AnimateLCM", "by the file's name"
-    if not rows and not prefixed:
-        return "AnimateLCM", "it stores no positions"
-    if rows == {24} and "v3" not in file_name.lower():
-        return "v1", "24 positions and no middle block"
-    return "v3", f"{config.max_frames} positions and no middle block"
+    if has_mid:
+        return ("v2" if rows or has_prefix else "AnimateLCM"), sign
+    if rows != 24:
+        return "v3", sign
+    if "v3" in file_name.lower():
+        return "v3", "by the file's name"
+    return "v1", sign
+
+
+def _check_positions(positions: Mapping[str, Tensor], file_name: str) -> int:
+    """The number of positions that a file stores. Raises ValueError unless they are sine waves."""
+    for name, stored in positions.items():
+        if not _are_sine_waves(stored):
+            raise ValueError(
+                f"{file_name} has positions of its own ({name}) instead of AnimateDiff's sine waves. {NEEDED}"
+            )
+    return min((stored.shape[1] for stored in positions.values()), default=0)
+
+
+def _are_sine_waves(stored_1FC: Tensor) -> bool:
+    if stored_1FC.ndim != 3 or len(stored_1FC) != 1 or stored_1FC.shape[2] % 2:
+        return False
+    return torch.allclose(stored_1FC[0].float(), sinusoidal_positions(*stored_1FC.shape[1:]), atol=1e-2)
+
+
+def _check_levels(config: MotionConfig, file_name: str) -> None:
+    widths = [width for width, _ in config.down]
+    if widths == [320, 640, 1280]:
+        raise ValueError(f"{file_name} is a motion module for SDXL, whose U-Net has 3 levels. {NEEDED}")
+    if not widths or any(width % 32 or not width for width in widths):
+        raise ValueError(
+            f"{file_name} does not fit Stable Diffusion 1.5, whose U-Net has levels of 320, 640, 1280 and "
+            f"1280 channels: its own have {widths}. {NEEDED}"
+        )
 
 
 def _check_complete(motion: Mapping[str, Tensor], config: MotionConfig, file_name: str) -> None:
-    expected = MotionModel(config, device="meta").state_dict()
+    expected = _shapes(config)
     missing, unknown = expected.keys() - motion.keys(), motion.keys() - expected.keys()
     if missing:
         raise ValueError(
-            f"{file_name} is incomplete: {len(missing)} of {len(expected)} tensors are missing ({some(missing)}). "
-            f"Download it again. {NEEDED}"
+            f"{file_name} is incomplete: {len(missing)} of {len(expected)} tensors are missing "
+            f"({some(missing)}). Download it again. {NEEDED}"
         )
     if unknown:
         raise ValueError(
-            f"{file_name} is a motion module of another kind: {len(unknown)} tensors are unknown ({some(unknown)}). "
-            f"{NEEDED}"
+            f"{file_name} is a motion module of another kind: {len(unknown)} tensors are unknown "
+            f"({some(unknown)}). {NEEDED}"
         )
-    for name, tensor in expected.items():
-        if motion[name].shape != tensor.shape:
+    for name, shape in expected.items():
+        if motion[name].shape != shape:
             raise ValueError(
-                f"{file_name} does not fit AnimateDiff's layout: {name} has shape {tuple(motion[name].shape)}, "
-                f"expected {tuple(tensor.shape)}. {NEEDED}"
+                f"{file_name} does not fit AnimateDiff's layout: {name} has the shape "
+                f"{tuple(motion[name].shape)} instead of {tuple(shape)}. {NEEDED}"
             )
 
 
-def _check_positions(positions: Mapping[str, Tensor], file_name: str) -> None:
-    for name, stored in positions.items():
-        computed_FC = sinusoidal_positions(stored.shape[-2], stored.shape[-1])
-        if not torch.allclose(stored.float().reshape(computed_FC.shape), computed_FC, atol=1e-2):
-            raise ValueError(
-                f"{file_name} encodes positions in a way of its own ({name}), not with AnimateDiff's sine waves. {NEEDED}"
-            )
+@cache
+def _shapes(config: MotionConfig) -> Mapping[str, torch.Size]:
+    return {name: weight.shape for name, weight in MotionModel(config, device="meta").state_dict().items()}

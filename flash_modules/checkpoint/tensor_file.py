@@ -3,10 +3,11 @@
 import hashlib
 import os
 import pickle
+import shutil
 import tempfile
-import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -15,24 +16,45 @@ from torch import Tensor
 
 Tensors = dict[str, Tensor]
 
+_ZIP = b"PK\x03\x04"
+_PICKLE = b"\x80"
+_NUMBERS = (torch.float32, torch.float16, torch.bfloat16)
+
+_DAMAGE = (
+    RuntimeError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    EOFError,
+    OSError,
+)
+"""What torch.load raises on damaged pickles, found by flipping bits."""
+
 
 def read_tensors(path: Path) -> tuple[Tensors, dict[str, str]]:
     """Tensors and metadata of a file on the CPU. No code in the file is run.
 
-    Raises ValueError when the file is damaged, of another format, or a pickle of anything but tensors.
+    Weights stay in the file until they are used, so reading takes next to no memory. Raises ValueError when
+    the file is damaged, of another format, or a pickle of anything but tensors.
     """
     if not path.is_file():
         raise ValueError(f"There is no file {path.name} in {path.parent}: check the name and the folder.")
     with path.open("rb") as file:
         start = file.read(16)
     if start[8:9] == b"{":
-        return _read_safetensors(path)
-    if start[:4] == b"PK\x03\x04" or start[:1] == b"\x80":
-        return _read_pytorch(path), {}
-    raise ValueError(
-        f"{path.name} is neither a safetensors nor a PyTorch file (it starts with {start[:8]!r}): "
-        "it is damaged or something else under this name. Download it again."
-    )
+        tensors, metadata = _read_safetensors(path)
+    elif start.startswith((_ZIP, _PICKLE)):
+        tensors, metadata = _read_pytorch(path, is_zip=start.startswith(_ZIP)), {}
+    else:
+        raise ValueError(
+            f"{path.name} is neither a safetensors nor a PyTorch file: it is empty, damaged, or a web page "
+            "or link that was saved in its place. Download it again."
+        )
+    if not tensors:
+        raise ValueError(f"{path.name} holds no named tensors: it is not a model file. Choose another one.")
+    return tensors, metadata
 
 
 def _read_safetensors(path: Path) -> tuple[Tensors, dict[str, str]]:
@@ -43,37 +65,54 @@ def _read_safetensors(path: Path) -> tuple[Tensors, dict[str, str]]:
         raise ValueError(f"{path.name} is damaged or cut short ({error}): download it again.") from error
 
 
-def _read_pytorch(path: Path) -> Tensors:
+def _read_pytorch(path: Path, *, is_zip: bool) -> Tensors:
+    if path.suffix == ".safetensors":  # torch.load would believe the name
+        raise ValueError(f"{path.name} is a PyTorch file under a wrong name: let its name end in .ckpt.")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except pickle.UnpicklingError as error:
         raise ValueError(
-            f"{path.name} holds Python objects beside its tensors, and reading those could run code, so it was not "
-            "opened: use a .safetensors version of it."
+            f"{path.name} was not opened: it is damaged, or holds Python objects beside its tensors, and "
+            "reading those could run code. Download it again, or use a .safetensors version of it."
         ) from error
-    except (RuntimeError, EOFError, OSError, zipfile.BadZipFile) as error:
+    except _DAMAGE as error:
         raise ValueError(f"{path.name} is damaged or cut short ({error}): download it again.") from error
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        content = content["state_dict"]
-    tensors = {k: v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, dict) else {}
-    if not tensors:
-        raise ValueError(f"{path.name} holds no named tensors: it is not a model file.")
-    return tensors
+    return dict(_named_tensors(content))
+
+
+def _named_tensors(content: Any) -> Iterator[tuple[str, Tensor]]:
+    """Tensors of a dictionary and of the dictionaries in it, the latter under joined names."""
+    if not isinstance(content, dict):
+        return
+    for name, value in content.items():
+        if isinstance(value, Tensor):
+            yield str(name), value
+        elif isinstance(value, dict):
+            prefix = "" if name == "state_dict" else f"{name}."
+            yield from ((f"{prefix}{inner}", t) for inner, t in value.items() if isinstance(t, Tensor))
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Write a safetensors file; an interruption leaves the old file, or none, but never half of one."""
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".flash-") as folder:
-        draft = Path(folder) / "draft.safetensors"
+        draft, plain_file = Path(folder) / "draft.safetensors", Path(folder) / "plain"
         save_file(contiguous, draft, dict(metadata))
+        plain_file.touch()
+        shutil.copymode(plain_file, draft)  # safetensors shuts out everybody else
         os.replace(draft, path)
 
 
-def check_finite(tensors: Mapping[str, Tensor], file_name: str) -> None:
-    """Raise ValueError if any value is NaN or infinite."""
+def check_numbers(tensors: Mapping[str, Tensor], file_name: str) -> None:
+    """Raise ValueError if any value is NaN or infinite, or no plain floating-point number."""
     for name, tensor in tensors.items():
-        if not torch.isfinite(tensor).all():
+        if tensor.dtype not in _NUMBERS:
+            raise ValueError(
+                f"{file_name} stores {name} as {str(tensor.dtype).removeprefix('torch.')}, which FLASH "
+                "cannot use: take an fp16, bf16 or fp32 version of it."
+            )
+        # The extremes are NaN if any value is; looking at each value alone takes 25 times as long.
+        if tensor.numel() and not torch.stack(tensor.aminmax()).isfinite().all():
             raise ValueError(
                 f"{file_name} is broken: {name} holds values that are not finite (NaN or infinity). "
                 "Use another copy, or an earlier checkpoint of the training."
@@ -86,7 +125,7 @@ def fingerprint(tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         values = tensors[name].detach().to("cpu", torch.float16).contiguous()
         digest.update(f"{name}{list(values.shape)}".encode())
-        digest.update(values.numpy().tobytes())
+        digest.update(values.numpy().data)
     return digest.hexdigest()
 
 

@@ -2,7 +2,7 @@
 
 Names of modules and weights are those of AnimateDiff's files. Numerics are those of the published code:
 GroupNorm per frame with eps 1e-6, exact GELU, sinusoidal positions recomputed in fp32 and added after the
-LayerNorm and before q, k and v.
+LayerNorm and before q, k and v. Only v1 also changes norms of the U-Net around the modules.
 """
 
 import math
@@ -32,6 +32,8 @@ class MotionConfig:
     num_heads: int = 8
     max_frames: int = 32
     """Positions that the motion was trained with."""
+    pool_resnet_norms: bool = False
+    """AnimateDiff v1: ResNet and output norms of the U-Net take one mean and spread for all frames."""
 
     def places(self) -> Iterator[tuple[str, int]]:
         """Names of all modules, as in AnimateDiff's files, with their channels."""
@@ -56,6 +58,21 @@ def check_widths(config: MotionConfig, unet_widths: Mapping[str, int]) -> None:
             f"{_describe(wanted)}, and the checkpoint's U-Net has {_describe(found)}. Load the motion module "
             "that belongs to this kind of checkpoint."
         )
+
+
+def pooled_norm(norm: nn.Module, features_XCHW: Tensor, num_frames: int) -> Tensor:
+    """GroupNorm with one mean and spread for all frames of a video, as in AnimateDiff v1's ResNets."""
+    return unstack_frames(norm(stack_frames(features_XCHW, num_frames)), num_frames)
+
+
+def stack_frames(features_XCHW: Tensor, num_frames: int) -> Tensor:
+    """The frames of each video below each other in one tall picture (B, C, F*H, W)."""
+    return rearrange(features_XCHW, "(b f) c h w -> b c (f h) w", f=num_frames)
+
+
+def unstack_frames(stacked_BCHW: Tensor, num_frames: int) -> Tensor:
+    """The inverse of `stack_frames`."""
+    return rearrange(stacked_BCHW, "b c (f h) w -> (b f) c h w", f=num_frames)
 
 
 def _describe(widths: Mapping[str, int]) -> str:

@@ -22,6 +22,7 @@ from ...noise_schedule import BETA_END, BETA_START, NUM_TIMESTEPS
 from .options import CALL, MOTION, MotionCall, MotionPlan
 from .places import check_sd15, find_places
 from .run import add_run_wrappers
+from .v1_norms import pooled_output, pooled_resnet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,8 +84,10 @@ def add_motion(model: ModelPatcher, motion: LoadedMotion) -> ModelPatcher:
     places = find_places(model.get_model_object("diffusion_model"), motion.config)
     m = model.clone()
     m.set_additional_models(MOTION, [motion.patcher.clone()])
-    m.model_options["transformer_options"][MOTION] = MotionPlan(places, motion.config.max_frames)
+    m.model_options["transformer_options"][MOTION] = MotionPlan(places, motion.config)
     m.add_wrapper_with_key(WrappersMP.APPLY_MODEL, MOTION, _apply_model)
+    if motion.config.pool_resnet_norms:
+        m.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, MOTION, pooled_output)
     m.set_model_forward_timestep_embed_patch((SpatialTransformer, _after_transformer))
     m.set_model_forward_timestep_embed_patch((ResBlock, _after_resnet))
     m.add_object_patch("model_sampling", _animatediff_schedule(model))
@@ -107,8 +110,8 @@ def _apply_model(executor, x, t, c_concat, c_crossattn, control, transformer_opt
     chunks = len(transformer_options["cond_or_uncond"])
     if x.shape[0] % chunks:
         raise ValueError(
-            f"The model was called with {x.shape[0]} frames for {chunks} prompts, which do not divide evenly: "
-            "a node on this MODEL splits the frames of the video. Remove that node."
+            f"The model was called with {x.shape[0]} frames for {chunks} prompts, which do not divide "
+            "evenly: a node on this MODEL splits the frames of the video. Remove that node."
         )
     plan = transformer_options[MOTION]
     motion = executor.class_obj.current_patcher.get_additional_models_with_key(MOTION)[0]
@@ -131,7 +134,8 @@ def _run_motion(x, layer_class: type, transformer_options):
     if name is None:
         return x
     call.ran.add(name)
-    return call.net.get_submodule(name)(x, call.num_frames)
+    call.last_features_XCHW = call.net.get_submodule(name)(x, call.num_frames)
+    return call.last_features_XCHW
 
 
 def _after_transformer(layer, x, emb, context, transformer_options, *_):
@@ -141,4 +145,7 @@ def _after_transformer(layer, x, emb, context, transformer_options, *_):
 
 
 def _after_resnet(layer, x, emb, context, transformer_options, *_):
-    return _run_motion(layer(x, emb), ResBlock, transformer_options)
+    call: MotionCall = transformer_options[CALL]
+    pooled = call.net.config.pool_resnet_norms
+    x = pooled_resnet(layer, x, emb, call.num_frames) if pooled else layer(x, emb)
+    return _run_motion(x, ResBlock, transformer_options)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from ...motion_module import MotionModel
+from ...motion_module import MotionConfig, MotionModel
 
 MOTION = "flash_motion"
 """MotionPlan; also the key of the motion model among a MODEL's additional models."""
@@ -26,12 +26,12 @@ class MotionPlan:
     """Which motion module runs where; the same in all runs of a MODEL."""
 
     places: Mapping[Place, str]
-    max_frames: int
+    config: MotionConfig
 
 
-@dataclass(frozen=True)
+@dataclass
 class MotionCall:
-    """One call of the U-Net."""
+    """One call of the U-Net: what its layers must know, and what they did."""
 
     net: MotionModel
     places: Mapping[Place, str]
@@ -39,6 +39,8 @@ class MotionCall:
     replaced: frozenset[tuple[str, int]]
     """Blocks whose self-attention another node replaced (perturbed or self-attention guidance)."""
     ran: set[str] = field(default_factory=set)
+    last_features_XCHW: Tensor | None = None
+    """What the latest motion module gave; in the end, what the U-Net's output layers get."""
 
 
 @dataclass(frozen=True)

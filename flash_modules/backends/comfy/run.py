@@ -56,7 +56,9 @@ def _check_video(options, shape, context_handler) -> None:
         )
     plan = options.get(MOTION)
     needs_first = first is not None or CROSS_FRAME in options
-    check_windows(context_handler, num_frames, plan.max_frames if plan else None, needs_first=needs_first)
+    check_windows(
+        context_handler, num_frames, plan.config.max_frames if plan else None, needs_first=needs_first
+    )
 
 
 def _predict_noise(executor, x, timestep, model_options, seed):
@@ -65,7 +67,7 @@ def _predict_noise(executor, x, timestep, model_options, seed):
     first = options.get(FIRST_FRAME)
     if first is not None:
         x = replace_first_frame(x, first.in_sampler(guider.inner_model, timestep))
-    if first is not None or CROSS_FRAME in options:
+    if model_options.get("context_handler") is not None and (first is not None or CROSS_FRAME in options):
         video = WholeVideo(x, timestep, guider.conds)
         model_options = {**model_options, "transformer_options": {**options, VIDEO: video}}
     out = executor(x, timestep, model_options, seed)

@@ -1,5 +1,7 @@
 """The paper's sampler as one function: DDIM, clean first frame, AdaIN."""
 
+import math
+
 import comfy.sample
 import comfy.samplers
 import comfy.utils
@@ -35,10 +37,11 @@ def sample_video(
         )
     m = add_first_frame(model, reference)
     latents = first_frame_latents(reference, config.num_frames)
-    sigmas = _ddim_sigmas(m, config.steps)
+    schedule = m.get_model_object("model_sampling")
+    sigmas = torch.cat([schedule.sigmas[ddim_timesteps(config.steps)], schedule.sigmas.new_zeros(1)])
     samples = comfy.sample.sample_custom(
         m,
-        comfy.sample.prepare_noise(latents, seed) * _start_scale(sigmas[0]),
+        comfy.sample.prepare_noise(latents, seed) * _start_scale(sigmas[0], schedule.sigma_max),
         config.cfg,
         comfy.samplers.sampler_object("ddim"),
         sigmas,
@@ -52,11 +55,9 @@ def sample_video(
     return adain(samples, style)
 
 
-def _ddim_sigmas(model: ModelPatcher, steps: int) -> Tensor:
-    sigmas = model.get_model_object("model_sampling").sigmas
-    return torch.cat([sigmas[ddim_timesteps(steps)], sigmas.new_zeros(1)])
+def _start_scale(sigma: Tensor, sigma_max: Tensor) -> float:
+    """DDIM starts from noise of deviation 1; ComfyUI would show the U-Net sigma / sqrt(1 + sigma^2) of it.
 
-
-def _start_scale(sigma: Tensor) -> float:
-    """DDIM starts from noise of deviation 1; ComfyUI would show the U-Net sigma / sqrt(1 + sigma^2) of it."""
-    return float((1 + sigma**2).sqrt() / sigma)
+    At the highest sigma ComfyUI starts like DDIM by itself.
+    """
+    return 1.0 if math.isclose(sigma, sigma_max, rel_tol=1e-5) else float((1 + sigma**2).sqrt() / sigma)

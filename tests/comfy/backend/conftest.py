@@ -128,7 +128,7 @@ def motion_path(flash, tmp_path_factory):
 
 @pytest.fixture
 def motion(flash, motion_path):
-    return flash.backend.load_motion(motion_path)
+    return flash.backend.load_motion(motion_path, "v2")
 
 
 @pytest.fixture

@@ -36,7 +36,9 @@ def test_weights_are_base_plus_strength_times_the_difference(
         weights[keys[name]].data += strength * diff
     assert len(action.kv_diffs) == 4 * 6
     theirs = sample(
-        flash.backend.add_action(by_hand, flash.backend.load_motion(tmp_path / "blended.safetensors"), None)
+        flash.backend.add_action(
+            by_hand, flash.backend.load_motion(tmp_path / "blended.safetensors", "v2"), None
+        )
     )
     assert_same(ours, theirs)
     assert (ours - plain).abs().max() > 0.1
@@ -101,5 +103,5 @@ def test_a_lora_does_not_change_what_the_checkpoint_is(flash, model, motion, act
 
 def test_keys_and_values_of_another_shape_are_refused(flash, model, motion, action):
     wide = {name: torch.zeros(3, 3) for name in action.kv_diffs}
-    with pytest.raises(ValueError, match="does not fit this checkpoint: 24 of 24 tensors"):
+    with pytest.raises(ValueError, match="does not fit this checkpoint: 24 of its 24 keys and values"):
         flash.backend.add_action(model, motion, dataclasses.replace(action, kv_diffs=wide))

@@ -1,6 +1,5 @@
 """The clean first frame in real samplers."""
 
-import comfy.sample
 import pytest
 import torch
 from comfy_extras.nodes_custom_sampler import (

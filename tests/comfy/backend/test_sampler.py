@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from comfy.model_management import InterruptProcessingException
 from diffusers import DDIMScheduler
 
 
@@ -39,6 +40,19 @@ def test_the_run_equals_diffusers_ddim(
         latents = scheduler.step(eps, t, shown).prev_sample
     theirs = torch.cat([oracle.z0, latents[1:]]) / 0.18215
     assert_same(ours, theirs)
+
+
+@pytest.mark.parametrize("steps", [25, 500])
+def test_the_first_step_sees_noise_of_deviation_1(flash, model, motion, run, unet_inputs, monkeypatch, steps):
+    monkeypatch.setattr("latent_preview.prepare_callback", lambda *_: stop_after_one_step)
+    with pytest.raises(InterruptProcessingException):
+        run(flash.backend.add_action(model, motion, None), steps=steps)
+    noise = torch.randn(5, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(unet_inputs[0][0][1:5], noise[1:], rtol=1e-5, atol=1e-5)
+
+
+def stop_after_one_step(*_):
+    raise InterruptProcessingException
 
 
 def test_the_stock_sampler_starts_a_little_quieter(flash, model, motion, run, animated, sample):

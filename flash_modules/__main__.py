@@ -1,0 +1,5 @@
+"""`python -m flash_modules`."""
+
+from .cli import main
+
+raise SystemExit(main())

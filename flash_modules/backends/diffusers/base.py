@@ -1,0 +1,131 @@
+"""Stable Diffusion 1.5 from a folder in diffusers' layout or one checkpoint file. Nothing is fetched."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from safetensors import SafetensorError
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from ...checkpoint.tensor_file import some
+from .single_file import NEEDED, SD15, read_checkpoint
+
+_PARTS = ("unet", "vae", "text_encoder")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Base:
+    """A base model, in fp32 on the CPU."""
+
+    unet: UNet2DConditionModel
+    vae: AutoencoderKL
+    text_encoder: CLIPTextModel
+    tokenizer: CLIPTokenizer
+
+
+@dataclass(frozen=True)
+class BaseFiles:
+    """Where a base model lies. The place was looked at; no weights were read."""
+
+    path: Path
+    tokenizer: Path
+
+    @property
+    def vae_factor(self) -> int:
+        """Pixels of a picture for one pixel of its latent, in each direction."""
+        folder = self.path if self.path.is_dir() else SD15
+        return 2 ** (len(_config(folder / "vae")["block_out_channels"]) - 1)
+
+
+def find_base(path: Path, tokenizer: Path | None = None) -> BaseFiles:
+    """A base model's files. Raises ValueError if a part is missing or it is not Stable Diffusion 1.5."""
+    if path.is_dir():
+        _check_folder(path)
+        tokenizer = tokenizer or path / "tokenizer"
+    elif not path.is_file():
+        raise ValueError(
+            f"There is no base model at {path}: give a folder in diffusers' layout, or a checkpoint file."
+        )
+    elif tokenizer is None:
+        raise ValueError(
+            f"{path.name} is a single file, which holds no tokenizer: give one's folder with --tokenizer, "
+            "for example comfy/sd1_tokenizer of ComfyUI, or `tokenizer` of any Stable Diffusion 1.5 folder."
+        )
+    if not any((tokenizer / name).is_file() for name in ("vocab.json", "tokenizer.json")):
+        raise ValueError(
+            f"There is no tokenizer in {tokenizer}: the folder must hold vocab.json and merges.txt."
+        )
+    return BaseFiles(path, tokenizer)
+
+
+def _check_folder(folder: Path) -> None:
+    missing = [part for part in _PARTS if not (folder / part / "config.json").is_file()]
+    if missing:
+        raise ValueError(
+            f"{folder} is not a model in diffusers' layout: there is no config.json in {', '.join(missing)}. "
+            "Give the folder that holds unet, vae, text_encoder and tokenizer, or a checkpoint file."
+        )
+    unet = _config(folder / "unet")
+    found = None
+    if unet.get("addition_embed_type") is not None or (folder / "text_encoder_2").is_dir():
+        found = "is Stable Diffusion XL"
+    elif unet.get("use_linear_projection"):
+        found = "is Stable Diffusion 2"
+    elif unet.get("_class_name") != "UNet2DConditionModel":
+        found = f"has a {unet.get('_class_name')}"
+    elif unet.get("in_channels") != 4:
+        found = f"has a U-Net with {unet.get('in_channels')} input channels, as for inpainting"
+    elif _config(folder / "text_encoder").get("hidden_size") != unet.get("cross_attention_dim"):
+        found = "has a U-Net for another text encoder"
+    if found:
+        raise ValueError(f"{folder.name} {found}. {NEEDED}")
+
+
+def _config(folder: Path) -> dict:
+    return json.loads((folder / "config.json").read_text(encoding="utf-8"))
+
+
+def load_base(files: BaseFiles) -> Base:
+    """Read a base model. Raises ValueError or OSError if it is damaged, incomplete or of another kind."""
+    if files.path.is_dir():
+        unet, vae, text_encoder = _read_folder(files.path)
+    else:
+        unet, vae, text_encoder = read_checkpoint(files.path)
+    tokenizer = CLIPTokenizer.from_pretrained(files.tokenizer, local_files_only=True)
+    known = text_encoder.config.vocab_size
+    if len(tokenizer) > known:
+        raise ValueError(
+            f"The tokenizer in {files.tokenizer} has {len(tokenizer)} tokens and the base model {known}: "
+            "it belongs to another model."
+        )
+    for model in (unet, vae, text_encoder):
+        model.to(torch.float32).eval().requires_grad_(False)
+    return Base(unet=unet, vae=vae, text_encoder=text_encoder, tokenizer=tokenizer)
+
+
+def _read_folder(folder: Path) -> tuple[UNet2DConditionModel, AutoencoderKL, CLIPTextModel]:
+    unet, vae, text_encoder = (
+        _read_part(folder / part, kind)
+        for part, kind in zip(_PARTS, (UNet2DConditionModel, AutoencoderKL, CLIPTextModel), strict=True)
+    )
+    return unet, vae, text_encoder
+
+
+def _read_part(folder: Path, kind):
+    try:
+        model, found = kind.from_pretrained(
+            folder, local_files_only=True, variant=_variant(folder), output_loading_info=True
+        )
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise ValueError(f"The weights in {folder} cannot be read ({error}): download them again.") from error
+    if found["missing_keys"]:
+        raise ValueError(f"The weights in {folder} lack {some(found['missing_keys'])}: download them again.")
+    return model
+
+
+def _variant(folder: Path) -> str | None:
+    """ "fp16" if the folder has its weights in that variant alone."""
+    weights = [path.name for path in folder.iterdir() if path.suffix in (".safetensors", ".bin")]
+    return "fp16" if weights and all(".fp16." in name for name in weights) else None

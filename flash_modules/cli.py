@@ -1,0 +1,209 @@
+"""The command line: animate a picture without ComfyUI."""
+
+import argparse
+import math
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from .adain import AdaINConfig
+from .backends.diffusers import (
+    BaseFiles,
+    add_action,
+    decode_frames,
+    encode_picture,
+    encode_prompt,
+    find_base,
+    load_base,
+    sample_video,
+)
+from .checkpoint import read_action, read_motion
+from .noise_schedule import SamplerConfig
+from .video_files import (
+    SUFFIXES,
+    Size,
+    check_size,
+    check_video_path,
+    fit_picture,
+    read_picture,
+    video_size,
+    write_video,
+)
+
+_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; the result is the exit code. What the user can mend is said in one sentence."""
+    parsed = _parser().parse_args(arguments)
+    try:
+        parsed.run(parsed)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except torch.cuda.OutOfMemoryError:
+        print("error: the GPU's memory is full: use a smaller --size or fewer --frames.", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("Stopped. Nothing was written.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m flash_modules",
+        description="Learn an action from a few clips and animate any picture with it, without ComfyUI.",
+    )
+    commands = parser.add_subparsers(title="commands", required=True)
+    _add_animate(commands.add_parser("animate", help="make a video that starts with your picture"))
+    return parser
+
+
+def _add_animate(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `animate`."""
+    parser.description = "Make a video that starts with your picture. Nothing is downloaded."
+    parser.set_defaults(run=animate)
+    models = parser.add_argument_group("models")
+    models.add_argument(
+        "--base",
+        type=Path,
+        required=True,
+        help="Stable Diffusion 1.5: a folder in diffusers' layout, or a checkpoint file",
+    )
+    models.add_argument(
+        "--tokenizer", type=Path, help="folder with vocab.json and merges.txt, for a checkpoint file"
+    )
+    models.add_argument(
+        "--motion", type=Path, help="AnimateDiff motion module; a standalone action brings its own"
+    )
+    models.add_argument(
+        "--action", type=Path, help="action file; without one the motion is AnimateDiff's own"
+    )
+    models.add_argument(
+        "--strength", type=float, default=1.0, help="of the action: 0 = off, 1 = as trained (default)"
+    )
+    video = parser.add_argument_group("video")
+    video.add_argument("--image", type=Path, required=True, help="the picture, the first frame")
+    video.add_argument("--prompt", required=True, help="what is to be seen; plain words, no (word:1.2)")
+    video.add_argument("--negative", default="", help="what is not to be seen")
+    video.add_argument("--frames", type=int, default=SamplerConfig.num_frames, help="default %(default)s")
+    video.add_argument(
+        "--size",
+        type=_size,
+        help="WxH, 512x512 for example (default: the picture's, at most 512x512 in area)",
+    )
+    video.add_argument("--fps", type=int, default=8, help="frames per second (default %(default)s)")
+    video.add_argument(
+        "--out", type=Path, required=True, help=f"the video's file name; it ends in {', '.join(SUFFIXES)}"
+    )
+    run = parser.add_argument_group("run")
+    run.add_argument("--steps", type=int, default=SamplerConfig.steps, help="default %(default)s")
+    run.add_argument(
+        "--cfg", type=float, default=SamplerConfig.cfg, help="weight of the prompt (default %(default)s)"
+    )
+    run.add_argument("--seed", type=int, default=0, help="another seed, another video (default %(default)s)")
+    run.add_argument(
+        "--adain",
+        type=float,
+        default=AdaINConfig.strength,
+        help="against drift of colours, 0 to 1 (default 1)",
+    )
+    run.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
+    run.add_argument(
+        "--dtype",
+        choices=["auto", *_DTYPES],
+        default="auto",
+        help="auto (default) is fp16 on CUDA, else fp32",
+    )
+
+
+def _size(text: str) -> Size:
+    found = re.fullmatch(r"(\d+)x(\d+)", text)
+    if not found:
+        raise argparse.ArgumentTypeError(f"'{text}' is no size: write it as 512x512, width first.")
+    return int(found[1]), int(found[2])
+
+
+def animate(args: argparse.Namespace) -> None:
+    """Write the video that the arguments describe; all of them are checked before a model is read."""
+    config = SamplerConfig(num_frames=args.frames, steps=args.steps, cfg=args.cfg)
+    style = AdaINConfig(strength=args.adain)
+    device, dtype = _device(args.device), _DTYPES.get(args.dtype)
+    _check_numbers(args)
+    check_video_path(args.out)
+    files = find_base(args.base, args.tokenizer)
+    image_1HWC = _first_frame(args.image, args.size, files)
+    motion = read_motion(args.motion) if args.motion else None
+    action = read_action(args.action) if args.action else None
+    _say("\n".join(part.summary for part in (motion, action) if part))
+
+    base = load_base(files)
+    prompt, negative = encode_prompt(base, args.prompt), encode_prompt(base, args.negative)
+    vae = base.vae.to(device)  # in fp32: some VAEs give black pictures in fp16
+    reference_1CHW = encode_picture(vae, image_1HWC)
+    model = add_action(base.unet, motion, action, args.strength)
+    model.to(device, dtype or (torch.float16 if device.type == "cuda" else torch.float32))
+    with tqdm(total=args.steps, desc="Animating", unit="step") as bar:
+        latents_FCHW = sample_video(
+            model.predict,
+            reference_1CHW,
+            prompt,
+            negative,
+            seed=args.seed,
+            config=config,
+            style=style,
+            on_step=bar.update,
+        )
+    frames = tqdm(decode_frames(vae, latents_FCHW), total=args.frames, desc="Decoding", unit="frame")
+    write_video(args.out, frames, args.fps)
+    _say(f"Wrote {args.out}")
+
+
+def _check_numbers(args: argparse.Namespace) -> None:
+    """Raise ValueError for numbers that nothing further on checks, and for settings without their file."""
+    if args.fps < 1:
+        raise ValueError(f"--fps must be 1 or more, but it is {args.fps}.")
+    if not 0 <= args.seed < 2**64:
+        raise ValueError(f"--seed must lie between 0 and 2^64 - 1, but it is {args.seed}.")
+    if not (math.isfinite(args.cfg) and math.isfinite(args.strength)):
+        raise ValueError(
+            f"--cfg and --strength must be numbers, but they are {args.cfg} and {args.strength}."
+        )
+    if args.motion is None and args.action is None:
+        raise ValueError(
+            "There is nothing to animate with: give --motion, or a standalone action with --action."
+        )
+    if args.action is None and args.strength != 1.0:
+        raise ValueError("--strength is the strength of an action: give one with --action, or leave it out.")
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"The device '{name}' cannot be used ({reason}): try --device auto.") from error
+
+
+def _first_frame(path: Path, size: Size | None, files: BaseFiles) -> Tensor:
+    """The picture at the size of the video; what was done to it is said."""
+    picture = read_picture(path)
+    multiple = math.lcm(2, files.vae_factor)  # videos need even sizes
+    size = size or video_size(picture.size, multiple)
+    check_size(size, multiple)
+    if size != picture.size:
+        before, after = (f"{width} x {height}" for width, height in (picture.size, size))
+        _say(f"The picture is {before}; its centre was taken and resized to {after}.")
+    return fit_picture(picture, size)
+
+
+def _say(sentence: str) -> None:
+    print(sentence, file=sys.stderr)

@@ -1,0 +1,106 @@
+"""Picture and video files: read a picture and fit it to a size, write frames as a video."""
+
+import math
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from pathlib import Path
+
+import av
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+SUFFIXES = (".mp4", ".webp", ".gif")
+
+_MAX_PIXELS = 512 * 512
+"""The area that Stable Diffusion 1.5 knows best; a larger picture is made smaller unless a size is given."""
+
+Size = tuple[int, int]
+"""Width and height."""
+
+
+def read_picture(path: Path) -> Image.Image:
+    """The picture as a person sees it: turned upright, in RGB. Raises ValueError if it cannot be read."""
+    try:
+        with Image.open(path) as file:
+            return ImageOps.exif_transpose(file).convert("RGB")
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(
+            f"{path} cannot be read as a picture ({error}): give a PNG, JPEG or WebP file."
+        ) from error
+
+
+def video_size(picture_size: Size, multiple: int) -> Size:
+    """The picture's own size, made smaller to SD 1.5's area if it is larger, and down to whole multiples."""
+    shrink = min(1.0, math.sqrt(_MAX_PIXELS / math.prod(picture_size)))
+    width, height = (int(side * shrink) // multiple * multiple for side in picture_size)
+    if not width or not height:
+        raise ValueError(
+            f"The picture is {picture_size[0]} x {picture_size[1]}, too small or too narrow for a video: "
+            f"use a larger one, or give a size of {multiple} x {multiple} or more."
+        )
+    return width, height
+
+
+def check_size(size: Size, multiple: int) -> None:
+    """Raise ValueError unless both sides are whole multiples."""
+    if any(side <= 0 or side % multiple for side in size):
+        near = " x ".join(str(max(1, round(side / multiple)) * multiple) for side in size)
+        raise ValueError(
+            f"The size {size[0]} x {size[1]} is not a multiple of {multiple} on both sides: use {near}."
+        )
+
+
+def fit_picture(picture: Image.Image, size: Size) -> Tensor:
+    """The picture (1, H, W, 3) in [0, 1], cut to the centre and resized so that it fills the size."""
+    fitted = ImageOps.fit(picture, size, Image.Resampling.LANCZOS)
+    values = torch.frombuffer(bytearray(fitted.tobytes()), dtype=torch.uint8)
+    return values.reshape(1, size[1], size[0], 3).float() / 255
+
+
+def check_video_path(path: Path) -> None:
+    """Raise ValueError unless a video can be written there."""
+    if path.suffix.lower() not in SUFFIXES:
+        raise ValueError(
+            f"{path.name} is no video file that can be written: let its name end in {', '.join(SUFFIXES)}."
+        )
+    if not path.resolve().parent.is_dir():
+        raise ValueError(f"There is no folder {path.resolve().parent} for the video: make it first.")
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: give the name of a file in it.")
+
+
+def write_video(path: Path, frames: Iterable[Tensor], fps: int) -> None:
+    """Write frames (H, W, 3) in [0, 1], in the format that the name ends in.
+
+    An interruption leaves the old file, or none, but never half of one.
+    """
+    pictures = (
+        Image.fromarray((frame_HWC * 255).round().to("cpu", torch.uint8).numpy()) for frame_HWC in frames
+    )
+    suffix = path.suffix.lower()
+    with tempfile.TemporaryDirectory(dir=path.resolve().parent, prefix=".flash-") as folder:
+        draft = Path(folder) / f"draft{suffix}"
+        if suffix == ".mp4":
+            _write_mp4(draft, pictures, fps)
+        else:
+            _write_animation(draft, pictures, fps)
+        os.replace(draft, path)
+
+
+def _write_mp4(path: Path, pictures: Iterator[Image.Image], fps: int) -> None:
+    first = next(pictures)
+    with av.open(path, "w", options={"movflags": "faststart"}) as container:
+        stream = container.add_stream("h264", rate=fps, options={"crf": "18"})
+        stream.width, stream.height = first.size
+        stream.pix_fmt = "yuv420p"
+        for picture in chain([first], pictures):
+            container.mux(stream.encode(av.VideoFrame.from_image(picture)))
+        container.mux(stream.encode(None))
+
+
+def _write_animation(path: Path, pictures: Iterator[Image.Image], fps: int) -> None:
+    first = next(pictures)
+    first.save(path, save_all=True, append_images=pictures, duration=1000 / fps, loop=0, quality=90)

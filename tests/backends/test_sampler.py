@@ -1,0 +1,166 @@
+"""The DDIM run: against diffusers, and its clean first frame."""
+
+from collections.abc import Callable
+from functools import cache
+
+import pytest
+import torch
+from diffusers import DDIMScheduler
+from torch import Tensor
+
+from flash_pack.flash_modules.adain import AdaINConfig, adain
+from flash_pack.flash_modules.backends.diffusers import AnimatedUNet, add_action, sample_video
+from flash_pack.flash_modules.backends.diffusers.sampler import (
+    ddim_scheduler,
+    denoise,
+    draw_noise,
+    ksampler_start,
+)
+from flash_pack.flash_modules.noise_schedule import SamplerConfig, ddim_timesteps
+from flash_pack.tests.backends.small_models import TEXT_WIDTH, small_motion, small_unet
+
+F, C, H, W = 3, 4, 6, 8
+OFF = AdaINConfig(strength=0.0)
+
+
+@cache
+def model() -> AnimatedUNet:
+    return add_action(small_unet(), small_motion(), None)
+
+
+def random(*shape: int, seed: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+REFERENCE = random(1, C, H, W, seed=1)
+PROMPT, NEGATIVE = random(1, 5, TEXT_WIDTH, seed=2), random(1, 5, TEXT_WIDTH, seed=3)
+
+
+class Recorder:
+    """Calls the model, and keeps what it was shown."""
+
+    def __init__(self, predict: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
+        self.predict = predict
+        self.latents: list[Tensor] = []
+        self.timesteps: list[int] = []
+        self.texts: list[Tensor] = []
+
+    def __call__(self, latents_BFCHW: Tensor, timestep_B: Tensor, text_embeds: Tensor) -> Tensor:
+        self.latents.append(latents_BFCHW.clone())
+        self.timesteps.append(int(timestep_B))
+        self.texts.append(text_embeds)
+        return self.predict(latents_BFCHW, timestep_B, text_embeds)
+
+
+@torch.inference_mode()
+def loop_by_hand(start_FCHW: Tensor, steps: int, cfg: float) -> Tensor:
+    """DDIM as anybody writes it with diffusers."""
+    scheduler = DDIMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="linear", clip_sample=False, steps_offset=1
+    )
+    scheduler.set_timesteps(steps)
+    latents = start_FCHW.clone()
+    latents[0] = REFERENCE[0]
+    for t in scheduler.timesteps:
+        cond = model().predict(latents[None], t[None], PROMPT)[0]
+        uncond = model().predict(latents[None], t[None], NEGATIVE)[0]
+        latents = scheduler.step(uncond + cfg * (cond - uncond), t, latents).prev_sample
+        latents[0] = REFERENCE[0]
+    return latents
+
+
+@pytest.mark.parametrize(("steps", "cfg"), [(4, 7.5), (7, 2.0)])
+def test_equals_a_plain_ddim_run_of_diffusers(steps: int, cfg: float) -> None:
+    start = random(F, C, H, W, seed=4)
+    config = SamplerConfig(num_frames=F, steps=steps, cfg=cfg)
+    out = denoise(model().predict, start, REFERENCE, PROMPT, NEGATIVE, config=config)
+    expected = loop_by_hand(start, steps, cfg)
+    assert (out - expected).norm() <= 1e-5 * expected.norm()
+
+
+def test_first_frame_is_clean_at_every_step_and_exact_at_the_end() -> None:
+    recorder = Recorder(model().predict)
+    config = SamplerConfig(num_frames=F, steps=3)
+    out = sample_video(recorder, REFERENCE, PROMPT, NEGATIVE, seed=0, config=config, style=AdaINConfig())
+    assert len(recorder.latents) == 6
+    assert all(torch.equal(latents[0, :1], REFERENCE) for latents in recorder.latents)
+    assert torch.equal(out[:1], REFERENCE)
+    assert out.shape == (F, C, H, W)
+
+
+def test_starts_with_the_noise_of_comfyui() -> None:
+    recorder = Recorder(model().predict)
+    config = SamplerConfig(num_frames=F, steps=4)
+    sample_video(recorder, REFERENCE, PROMPT, NEGATIVE, seed=42, config=config, style=OFF)
+    torch.manual_seed(42)
+    noise = torch.randn(F, C, H, W)
+    alpha_bar = torch.cumprod(1 - torch.linspace(0.00085, 0.012, 1000, dtype=torch.float64), 0)[751]
+    expected = noise * (1 - alpha_bar).sqrt()
+    assert torch.allclose(recorder.latents[0][0, 1:], expected[1:].float(), atol=1e-6)
+
+
+def test_the_start_of_the_ksampler_is_slightly_weaker() -> None:
+    noise = draw_noise(torch.Size((F, C, H, W)), seed=0)
+    ratio = ksampler_start(noise, num_steps=25).norm() / noise.norm()
+    assert float(ratio) == pytest.approx(0.99876, abs=1e-5)
+    assert torch.equal(ksampler_start(noise, num_steps=500), noise)  # begins at the last timestep
+
+
+def test_timesteps_are_those_of_the_core() -> None:
+    for steps in (1, 8, 25, 30, 999):
+        scheduler = ddim_scheduler()
+        scheduler.set_timesteps(steps)
+        assert scheduler.timesteps.tolist() == ddim_timesteps(steps)
+
+
+def test_cfg_1_never_asks_for_the_negative_prompt() -> None:
+    recorder = Recorder(model().predict)
+    config = SamplerConfig(num_frames=F, steps=3, cfg=1.0)
+    sample_video(recorder, REFERENCE, PROMPT, NEGATIVE, seed=0, config=config, style=OFF)
+    assert recorder.timesteps == [667, 334, 1]
+    assert all(text is PROMPT for text in recorder.texts)
+
+
+def test_adain_runs_once_after_the_last_step() -> None:
+    config = SamplerConfig(num_frames=F, steps=2)
+    plain = sample_video(model().predict, REFERENCE, PROMPT, NEGATIVE, seed=0, config=config, style=OFF)
+    style = AdaINConfig(strength=0.5)
+    styled = sample_video(model().predict, REFERENCE, PROMPT, NEGATIVE, seed=0, config=config, style=style)
+    assert torch.equal(styled, adain(plain, style))
+    assert not torch.allclose(styled, plain, atol=1e-2)
+
+
+def test_every_step_is_reported() -> None:
+    steps: list[None] = []
+    config = SamplerConfig(num_frames=F, steps=3, cfg=1.0)
+    sample_video(
+        model().predict,
+        REFERENCE,
+        PROMPT,
+        NEGATIVE,
+        seed=0,
+        config=config,
+        style=OFF,
+        on_step=lambda: steps.append(None),
+    )
+    assert len(steps) == 3
+
+
+def test_an_unusable_reference_is_refused() -> None:
+    with pytest.raises(ValueError, match="The reference is empty"):
+        sample_video(
+            model().predict,
+            torch.zeros_like(REFERENCE),
+            PROMPT,
+            NEGATIVE,
+            seed=0,
+            config=SamplerConfig(),
+            style=OFF,
+        )
+
+
+def test_settings_that_make_no_video_are_refused() -> None:
+    with pytest.raises(ValueError, match="A video needs 2 frames or more"):
+        SamplerConfig(num_frames=1)
+    with pytest.raises(ValueError, match="`steps` must lie between 1 and 999, but it is 1000"):
+        SamplerConfig(steps=1000)

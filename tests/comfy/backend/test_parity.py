@@ -1,0 +1,102 @@
+"""ComfyUI's backend and diffusers' backend compute the same function."""
+
+from dataclasses import dataclass
+from types import ModuleType
+
+import pytest
+from comfy.utils import unet_to_diffusers
+from diffusers import UNet2DConditionModel
+
+
+@dataclass(frozen=True)
+class Twin:
+    """diffusers' U-Net with the weights of the MODEL, under our diffusers backend."""
+
+    backend: ModuleType
+    unet: UNet2DConditionModel
+
+
+@pytest.fixture
+def twin(pack, model) -> Twin:
+    config = model.model.model_config.unet_config
+    unet = UNet2DConditionModel(
+        block_out_channels=tuple(config["model_channels"] * m for m in config["channel_mult"]),
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        layers_per_block=2,
+        cross_attention_dim=config["context_dim"],
+        attention_head_dim=config["num_heads"],
+    )
+    weights = model.model.diffusion_model.state_dict()
+    names = unet_to_diffusers(config)
+    unet.load_state_dict({theirs: weights[names[theirs]].clone() for theirs in unet.state_dict()})
+    return Twin(pack.module("flash_modules.backends.diffusers"), unet.eval())
+
+
+@pytest.fixture
+def calls(model):
+    """Inputs and results of every call of ComfyUI's U-Net."""
+    recorded = []
+
+    def record(_, args, kwargs, out):
+        recorded.append((args[0].clone(), args[1].clone(), kwargs["context"].clone(), out.clone()))
+
+    hook = model.model.diffusion_model.register_forward_hook(record, with_kwargs=True)
+    yield recorded
+    hook.remove()
+
+
+@pytest.fixture(params=["plain", "action"])
+def action_or_none(request, action):
+    return action if request.param == "action" else None
+
+
+def animated_twin(twin, motion, action, strength=0.8):
+    return twin.backend.add_action(twin.unet, motion.read(), action, strength)
+
+
+def test_one_call_is_the_same(
+    flash, model, motion, action_or_none, reference, sample, calls, twin, assert_same
+):
+    m = flash.backend.add_action(model, motion, action_or_none, 0.8)
+    sample(flash.backend.add_first_frame(m, reference))
+    net = animated_twin(twin, motion, action_or_none)
+    for latents, timesteps, text, eps in calls:
+        videos = latents.unflatten(0, (2, -1))
+        theirs = net.predict(videos, timesteps[:: videos.shape[1]], text.unflatten(0, (2, -1)))
+        assert_same(eps, theirs.flatten(0, 1))
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_plain_motion_is_the_same(flash, model, motion_path, version, sample, calls, twin, assert_same):
+    motion = flash.backend.load_motion(motion_path, version)
+    assert motion.config.pool_resnet_norms == (version == "v1")
+    sample(flash.backend.add_motion(model, motion))
+    net = twin.backend.add_motion(twin.unet, motion.read())
+    for latents, timesteps, text, eps in calls:
+        videos = latents.unflatten(0, (2, -1))
+        theirs = net.predict(videos, timesteps[:: videos.shape[1]], text.unflatten(0, (2, -1)))
+        assert_same(eps, theirs.flatten(0, 1))
+
+
+def test_equal_seeds_give_equal_videos(
+    flash, model, motion, action_or_none, reference, z0, sample, prompts, twin, assert_same
+):
+    m = flash.backend.add_action(model, motion, action_or_none, 0.8)
+    m = flash.backend.add_first_frame(m, reference)
+    ours = sample(m, "ddim", "ddim_uniform", steps=25)
+    theirs = twin.backend.sample_video(
+        animated_twin(twin, motion, action_or_none).predict,
+        z0,
+        prompts.positive[0][0],
+        prompts.negative[0][0],
+        seed=1,
+        config=flash.noise_schedule.SamplerConfig(num_frames=5),
+        style=flash.adain.AdaINConfig(strength=0.0),
+    )
+    assert_same(ours, theirs / 0.18215, 1e-4)
+
+
+def test_both_know_a_checkpoint_by_the_same_fingerprint(pack, model, twin, caplog, action, motion):
+    animated_twin(twin, motion, action)  # the action names the fingerprint that ComfyUI's backend computes
+    assert "it may differ" not in caplog.text

@@ -31,8 +31,8 @@ class LoadMotionModule(io.ComfyNode):
                     "version",
                     options=["auto", *VERSIONS],
                     default="auto",
-                    tooltip="What the file is. auto tells it from the file; choose yourself only if `found` says "
-                    "it wrong.",
+                    tooltip="What the file is. auto tells it from the file; choose yourself only if `found` "
+                    "says it wrong.",
                     advanced=True,
                 ),
             ],

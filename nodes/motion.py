@@ -46,7 +46,7 @@ class ApplyAction(io.ComfyNode):
                 Motion.Input(
                     "motion",
                     optional=True,
-                    tooltip="The motion module the action was trained on. A standalone action can do without.",
+                    tooltip="The motion module of the action's training. A standalone action can do without.",
                 ),
                 Action.Input(
                     "action",

@@ -1,0 +1,231 @@
+"""A real ComfyUI server with this pack, a picture, and random models in the layout of the real files."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image, ImageDraw
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from flash_pack.flash_modules.motion_module import MotionConfig, MotionModel
+
+ROOT = Path(__file__).resolve().parents[3]
+COMFYUI = Path(os.environ.get("COMFYUI_PATH") or Path.home() / "comfy" / "ComfyUI")
+
+UNET = {
+    "image_size": 32,
+    "in_channels": 4,
+    "out_channels": 4,
+    "model_channels": 320,
+    "num_res_blocks": [2, 2, 2, 2],
+    "channel_mult": [1, 1, 1, 1],  # of SD 1.5 only the widths are missing: 111 M weights instead of 860 M
+    "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
+    "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0],
+    "transformer_depth_middle": 1,
+    "num_heads": 8,
+    "use_spatial_transformer": True,
+    "context_dim": 768,
+    "legacy": False,
+}
+VAE = {
+    "double_z": True,
+    "z_channels": 4,
+    "resolution": 256,
+    "in_channels": 3,
+    "out_ch": 3,
+    "ch": 128,
+    "ch_mult": [1, 2, 4, 4],
+    "num_res_blocks": 2,
+    "attn_resolutions": [],
+    "dropout": 0.0,
+}
+MOTION = MotionConfig(down=((320, 320),) * 4, up=((320,) * 3,) * 4, max_frames=32)
+
+
+def random_weights(layout: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+    """Weights that neither explode nor die out: norms near 1, biases near 0, matrices by their fan-in."""
+
+    def draw(name: str, shape: torch.Size) -> Tensor:
+        noise = torch.randn(shape, generator=generator)
+        if len(shape) > 1:
+            return noise / noise[0].numel() ** 0.5
+        return 0.02 * noise + (1.0 if name.endswith("weight") else 0.0)
+
+    return {name: draw(name, like.shape).half() for name, like in layout.items() if like.is_floating_point()}
+
+
+def write_checkpoint(path: Path) -> None:
+    """A random checkpoint that the stock Load Checkpoint takes for SD 1.5 (about 0.5 GB)."""
+    import comfy.ops
+    from comfy.ldm.models.autoencoder import AutoencoderKL
+    from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+    from comfy.sd1_clip import SD1ClipModel
+
+    with torch.device("meta"):
+        unet = UNetModel(**UNET, operations=comfy.ops.disable_weight_init)
+        text = SD1ClipModel(device="meta").clip_l.transformer
+        vae = AutoencoderKL(ddconfig=VAE, decoder_ddconfig={**VAE, "ch": 32}, embed_dim=4)
+    parts: dict[str, nn.Module] = {
+        "model.diffusion_model.": unet,
+        "cond_stage_model.transformer.": text,
+        "first_stage_model.": vae,
+    }
+    layout = {f"{prefix}{name}": t for prefix, part in parts.items() for name, t in part.state_dict().items()}
+    save_file(random_weights(layout, torch.Generator().manual_seed(15)), path)
+
+
+def write_motion(path: Path) -> None:
+    """A random motion module as AnimateDiff v3 stores one, that fits the checkpoint."""
+    weights = random_weights(
+        MotionModel(MOTION, device="meta").state_dict(), torch.Generator().manual_seed(3)
+    )
+    torch.save({"state_dict": {f"module.{name}": tensor for name, tensor in weights.items()}}, path)
+
+
+def write_picture(path: Path) -> None:
+    """A ball on a meadow, larger than any test and not square, so that it must be scaled and cropped."""
+    picture = Image.linear_gradient("L").resize((320, 240))
+    picture = Image.merge(
+        "RGB", (picture.point(lambda v: v // 3), picture.point(lambda v: 255 - v // 3), picture)
+    )
+    draw = ImageDraw.Draw(picture)
+    draw.ellipse((110, 70, 210, 170), fill=(230, 60, 40))
+    draw.rectangle((0, 190, 320, 240), fill=(60, 140, 50))
+    picture.save(path)
+
+
+@pytest.fixture(scope="session")
+def base() -> Iterator[Path]:
+    """ComfyUI's base directory: this pack, and every file that the shipped workflows name."""
+    with tempfile.TemporaryDirectory(prefix="flash-comfyui-") as folder:
+        base = Path(folder)
+        for name in (
+            "custom_nodes",
+            "input",
+            "output",
+            "user",
+            "models/checkpoints",
+            "models/animatediff_models",
+        ):
+            (base / name).mkdir(parents=True)
+        (base / "custom_nodes" / "flash-animation").symlink_to(ROOT, target_is_directory=True)
+        write_checkpoint(base / "models/checkpoints/v1-5-pruned-emaonly-fp16.safetensors")
+        write_motion(base / "models/animatediff_models/v3_sd15_mm.ckpt")
+        write_picture(base / "input/example.png")
+        yield base
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running ComfyUI."""
+
+    url: str
+    base: Path
+    log: Path
+
+    def get(self, path: str) -> Any:
+        with urllib.request.urlopen(self.url + path, timeout=30) as answer:
+            return json.load(answer)
+
+    def post(self, path: str, body: Any) -> Any:
+        request = urllib.request.Request(self.url + path, json.dumps(body).encode())
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                return json.loads(answer.read() or "null")
+        except urllib.error.HTTPError as error:
+            pytest.fail(f"POST {path}: {error.code} {error.read().decode()}")
+
+    def queue(self, prompt: dict[str, Any]) -> str:
+        answer = self.post("/prompt", {"prompt": prompt})
+        assert answer["node_errors"] == {}
+        return answer["prompt_id"]
+
+    def finished(self, prompt_id: str) -> dict[str, Any]:
+        """The history entry of a prompt, as soon as there is one."""
+        return self.wait_for(
+            lambda: self.get(f"/history/{prompt_id}").get(prompt_id), f"the end of {prompt_id}"
+        )
+
+    def output(self, history: dict[str, Any]) -> Path:
+        """The file that a finished prompt saved."""
+        assert history["status"]["status_str"] == "success", json.dumps(
+            history["status"]["messages"], indent=1
+        )
+        (saved,) = (file for node in history["outputs"].values() for file in node["images"])
+        return self.base / "output" / saved["subfolder"] / saved["filename"]
+
+    def wait_for(self, what, description: str, seconds: float = 300) -> Any:
+        """The first true answer of `what`, which is asked again and again."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            if answer := what():
+                return answer
+            time.sleep(0.2)
+        pytest.fail(
+            f"Waited {seconds} s in vain for {description}. The server's log ends with:\n{self.log_tail()}"
+        )
+
+    def log_tail(self) -> str:
+        return self.log.read_text(errors="replace")[-3000:]
+
+
+@pytest.fixture(scope="session")
+def server(base: Path) -> Iterator[Server]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    options = [
+        "--disable-api-nodes",
+        "--use-pytorch-cross-attention",
+        "--base-directory",
+        base,
+        "--port",
+        port,
+    ]
+    command = [sys.executable, COMFYUI / "main.py", "--cpu", *options]
+    log = base / "server.log"
+    with log.open("wb") as file:
+        process = subprocess.Popen([str(part) for part in command], stdout=file, stderr=file, cwd=base)
+    running = Server(f"http://127.0.0.1:{port}", base, log)
+
+    def answers() -> bool:
+        if process.poll() is not None:
+            pytest.fail(f"ComfyUI did not start. Its log ends with:\n{running.log_tail()}")
+        try:
+            return bool(running.get("/system_stats"))
+        except OSError:
+            return False
+
+    try:
+        running.wait_for(answers, "the server")
+        yield running
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="session")
+def small_prompt():
+    """A function: the API form of a shipped workflow with only the picture's size and the steps changed."""
+
+    def small_prompt(name: str, *, steps: int = 2, seed: int | None = None) -> dict[str, Any]:
+        prompt = json.loads((ROOT / "tests/comfy/api" / f"{name}.json").read_text())
+        changes = {"width": 64, "height": 64, "steps": steps} | ({} if seed is None else {"seed": seed})
+        for node in prompt.values():
+            node["inputs"].update((key, value) for key, value in changes.items() if key in node["inputs"])
+        return prompt
+
+    return small_prompt

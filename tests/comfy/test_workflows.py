@@ -1,0 +1,190 @@
+"""The shipped workflows and help pages fit the nodes, without a server."""
+
+import asyncio
+import json
+import re
+from pathlib import Path
+
+import execution
+import folder_paths
+import nodes
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
+NOTES = {"Note", "MarkdownNote"}
+ONLY_IN_THE_FRONTEND = {"control_after_generate", "upload"}
+BY_NAME = pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+FILES = {
+    "checkpoints": "v1-5-pruned-emaonly-fp16.safetensors",
+    "animatediff_models": "v3_sd15_mm.ckpt",
+}
+
+
+@pytest.fixture(scope="module")
+def node_types(pack) -> dict[str, type]:
+    asyncio.run(nodes.init_builtin_extra_nodes())
+    return pack.NODE_CLASS_MAPPINGS
+
+
+@pytest.fixture(scope="module")
+def our_nodes(pack) -> list[type]:
+    return pack.module("nodes").NODES
+
+
+@pytest.fixture
+def empty_folders(pack, tmp_path, monkeypatch) -> Path:
+    """ComfyUI's model and input folders without any file."""
+    monkeypatch.setattr(folder_paths, "filename_list_cache", {})
+    for key in (*FILES, "flash_actions"):
+        (tmp_path / key).mkdir()
+        extensions = folder_paths.folder_names_and_paths[key][1]
+        monkeypatch.setitem(folder_paths.folder_names_and_paths, key, ([str(tmp_path / key)], extensions))
+    monkeypatch.setattr(folder_paths, "input_directory", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def full_folders(empty_folders) -> Path:
+    for key, name in FILES.items():
+        (empty_folders / key / name).touch()
+    (empty_folders / "example.png").touch()
+    return empty_folders
+
+
+def read(path: Path) -> dict:
+    return json.loads(path.read_text())
+
+
+def api_form(path: Path) -> dict:
+    return read(ROOT / "tests" / "comfy" / "api" / path.name)
+
+
+def schema_inputs(node_type: type) -> dict:
+    inputs = node_type.INPUT_TYPES()
+    return {**inputs.get("required", {}), **inputs.get("optional", {})}
+
+
+def validate(prompt: dict) -> tuple[bool, dict]:
+    good, _, _, node_errors = asyncio.run(execution.validate_prompt("test", prompt, None))
+    return good, node_errors
+
+
+def test_there_are_workflows():
+    assert WORKFLOWS
+
+
+@BY_NAME
+def test_name_works_in_a_link(path):
+    assert re.fullmatch(r"[a-zA-Z0-9_.-]+", path.stem), "The frontend refuses it in ?template="
+
+
+@BY_NAME
+def test_nodes_are_known_and_say_where_they_come_from(path, node_types):
+    for node in read(path)["nodes"]:
+        if node["type"] not in NOTES:
+            assert node["type"] in node_types
+            assert node["properties"]["Node name for S&R"] == node["type"]
+            ours = node["type"].startswith("FLASH_")
+            assert node["properties"]["cnr_id"] == ("flash-animation" if ours else "comfy-core")
+
+
+@BY_NAME
+def test_links_join_sockets_of_their_type(path, node_types):
+    workflow = read(path)
+    by_id = {node["id"]: node for node in workflow["nodes"]}
+    for _, source, output, target, slot, link_type in workflow["links"]:
+        name = by_id[target]["inputs"][slot]["name"]
+        assert node_types[by_id[source]["type"]].RETURN_TYPES[output] == link_type
+        assert schema_inputs(node_types[by_id[target]["type"]])[name][0] == link_type
+
+
+@BY_NAME
+def test_values_stand_in_the_order_of_the_schema(path, node_types):
+    for node in read(path)["nodes"]:
+        named = node.get("widgets_values_named", {})
+        assert list(named.values()) == (node.get("widgets_values") or [])
+        if node["type"] not in NOTES:
+            schema = schema_inputs(node_types[node["type"]])
+            assert [name for name in named if name in schema] == [name for name in schema if name in named]
+            assert {name.split(".")[0] for name in named} <= schema.keys() | ONLY_IN_THE_FRONTEND
+
+
+@BY_NAME
+def test_api_form_says_the_same(path):
+    workflow = read(path)
+    sources = {link[0]: [str(link[1]), link[2]] for link in workflow["links"]}
+    converted = {}
+    for node in workflow["nodes"]:
+        if node["type"] not in NOTES:
+            named = node.get("widgets_values_named", {})
+            inputs = {name: value for name, value in named.items() if name not in ONLY_IN_THE_FRONTEND}
+            inputs |= {i["name"]: sources[i["link"]] for i in node["inputs"] if i["link"] is not None}
+            converted[str(node["id"])] = (node["type"], inputs)
+    assert converted == {i: (node["class_type"], node["inputs"]) for i, node in api_form(path).items()}
+
+
+@BY_NAME
+def test_comfyui_accepts_the_workflow(path, node_types, full_folders):
+    assert validate(api_form(path)) == (True, {})
+
+
+@BY_NAME
+def test_frontend_can_offer_every_model_for_download(path):
+    offered = {
+        hint["directory"]: (hint["name"], node["widgets_values"][0], hint["url"].rpartition("/")[2])
+        for node in read(path)["nodes"]
+        for hint in node["properties"].get("models", [])
+    }
+    assert offered == {folder: (name,) * 3 for folder, name in FILES.items()}
+
+
+@BY_NAME
+def test_note_says_which_files_go_where(path):
+    (note,) = (node for node in read(path)["nodes"] if node["type"] in NOTES)
+    for folder, name in FILES.items():
+        assert name in note["widgets_values"][0]
+        assert f"models/{folder}" in note["widgets_values"][0]
+
+
+def test_empty_folders_say_where_files_go(node_types, empty_folders):
+    for node_id, folder in (
+        ("FLASH_LoadMotionModule", "animatediff_models"),
+        ("FLASH_LoadAction", "flash_actions"),
+    ):
+        info = node_types[node_id].GET_NODE_INFO_V1()
+        options = json.dumps(info["input"]["required"]["file_name"])
+        assert f"(none yet: put files into models/{folder})" in options
+
+
+@BY_NAME
+def test_missing_file_is_refused_with_its_folder(path, node_types, full_folders):
+    (full_folders / "animatediff_models" / FILES["animatediff_models"]).unlink()
+    good, node_errors = validate(api_form(path))
+    sentence = "There is no file 'v3_sd15_mm.ckpt' in models/animatediff_models"
+    assert not good
+    assert sentence in json.dumps(node_errors)
+
+
+def test_every_node_explains_itself(our_nodes):
+    for node in our_nodes:
+        schema = node.GET_SCHEMA()
+        assert schema.description
+        assert schema.search_aliases
+        assert schema.node_id.startswith("FLASH_")
+        assert [i.id for i in schema.inputs if not i.tooltip] == []
+
+
+def test_every_help_page_names_every_socket(our_nodes):
+    for node in our_nodes:
+        schema = node.GET_SCHEMA()
+        page = (ROOT / "web" / "docs" / f"{schema.node_id}.md").read_text()
+        assert page.startswith(f"# {schema.display_name}\n")
+        sockets = [i.display_name or i.id for i in schema.inputs]
+        sockets += [o.display_name or o.io_type for o in schema.outputs]
+        assert [name for name in sockets if f"| {name} |" not in page] == []
+
+
+def test_every_help_page_belongs_to_a_node(our_nodes):
+    pages = {path.stem for path in (ROOT / "web" / "docs").glob("*.md")}
+    assert pages == {node.GET_SCHEMA().node_id for node in our_nodes}

@@ -26,7 +26,7 @@ def check_reference(latent_BCHW: Tensor) -> Tensor:
     if latent_BCHW.shape[0] != 1:
         raise ValueError(
             f"The reference holds {latent_BCHW.shape[0]} pictures, but the first frame is one picture: "
-            "pick one with Latent From Batch."
+            "pick one with Get Latent From Batch."
         )
     if not torch.isfinite(latent_BCHW).all():
         raise ValueError(

@@ -39,8 +39,9 @@ class MotionWeights:
     def summary(self) -> str:
         dtype, _ = Counter(t.dtype for t in self.tensors.values()).most_common(1)[0]
         modules = sum(1 for _ in self.config.places())
+        kind = self.version if self.version == "AnimateLCM" else f"AnimateDiff {self.version}"
         return (
-            f"{self.name}: AnimateDiff {self.version} ({self.reason}), {modules} modules, "
+            f"{self.name}: {kind} ({self.reason}), {modules} modules, "
             f"up to {self.config.max_frames} frames, {str(dtype).removeprefix('torch.')}"
         )
 

@@ -1,13 +1,14 @@
 """Small models with random weights, in the layouts of Stable Diffusion 1.5 and AnimateDiff."""
 
-import copy
 import json
 from functools import cache
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
-from torch import nn
+from diffusers import AutoencoderKL, UNet2DConditionModel, UNetMotionModel
+from diffusers.models.unets.unet_motion_model import AnimateDiffTransformer3D
+from einops import rearrange
+from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from flash_pack.flash_modules.checkpoint import MotionWeights
@@ -33,13 +34,15 @@ def randomise(model: nn.Module, seed: int) -> nn.Module:
 
 def small_unet(seed: int = 0, widths: tuple[int, ...] = WIDTHS) -> UNet2DConditionModel:
     """All kinds of places that Stable Diffusion 1.5 has; with four widths its very layout."""
-    return copy.deepcopy(_unet(seed, widths))
+    with torch.device("meta"):
+        unet = _unet(widths)
+    unet.load_state_dict({n: t.clone() for n, t in _unet_weights(seed, widths).items()}, assign=True)
+    return unet.eval().requires_grad_(False)
 
 
-@cache
-def _unet(seed: int, widths: tuple[int, ...]) -> UNet2DConditionModel:
+def _unet(widths: tuple[int, ...]) -> UNet2DConditionModel:
     attentions = len(widths) - 1
-    unet = UNet2DConditionModel(
+    return UNet2DConditionModel(
         block_out_channels=widths,
         down_block_types=["CrossAttnDownBlock2D"] * attentions + ["DownBlock2D"],
         up_block_types=["UpBlock2D"] + ["CrossAttnUpBlock2D"] * attentions,
@@ -47,7 +50,11 @@ def _unet(seed: int, widths: tuple[int, ...]) -> UNet2DConditionModel:
         attention_head_dim=8,
         sample_size=8,
     )
-    return randomise(unet, seed)
+
+
+@cache
+def _unet_weights(seed: int, widths: tuple[int, ...]) -> dict[str, Tensor]:
+    return randomise(_unet(widths), seed).state_dict()
 
 
 def small_motion(seed: int = 1, widths: tuple[int, ...] = WIDTHS, *, mid: bool = False) -> MotionWeights:
@@ -99,3 +106,23 @@ def save_tokenizer(folder: Path) -> Path:
     (folder / "vocab.json").write_text(json.dumps(vocabulary()))
     (folder / "merges.txt").write_text("#version: 0.2\n")
     return folder
+
+
+class PerFrame(nn.Module):
+    """A norm over each frame, where diffusers' motion module runs one over all frames together."""
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, features_BCFHW: Tensor) -> Tensor:
+        frames = self.norm(rearrange(features_BCFHW, "b c f h w -> (b f) c h w"))
+        return rearrange(frames, "(b f) c h w -> b c f h w", b=features_BCFHW.shape[0])
+
+
+def per_frame(oracle: UNetMotionModel) -> UNetMotionModel:
+    """diffusers' AnimateDiff with the published code's motion norms."""
+    for module in oracle.modules():
+        if isinstance(module, AnimateDiffTransformer3D):
+            module.norm = PerFrame(module.norm)
+    return oracle

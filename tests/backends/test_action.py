@@ -69,7 +69,7 @@ def test_strength_0_is_the_plain_path_bit_for_bit() -> None:
     assert torch.equal(run(add_action(small_unet(), motion, make_action(motion), 0.0)), plain)
 
 
-@pytest.mark.parametrize("strength", [0.4, 1.0, 1.5])
+@pytest.mark.parametrize("strength", [0.4, 1.5])
 def test_strength_blends_motion_keys_and_values_alike(strength: float) -> None:
     motion = small_motion()
     action = make_action(motion)

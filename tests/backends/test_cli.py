@@ -63,7 +63,7 @@ def animate(files: Path, tmp_path: Path) -> Callable[..., int]:
             "image": files / "picture.png",
             "prompt": "a girl runs",
             "frames": 3,
-            "steps": 2,
+            "steps": 1,
             "seed": 7,
             "size": "32x16",
             "device": "cpu",
@@ -94,7 +94,7 @@ def test_video_has_the_asked_length_and_size(animate: Callable[..., int], tmp_pa
 def test_command_equals_its_functions_one_by_one(
     animate: Callable[..., int], files: Path, tmp_path: Path
 ) -> None:
-    assert animate(negative="blurry", cfg=3.0, adain=0.5) == 0
+    assert animate(steps=2, negative="blurry", cfg=3.0, adain=0.5) == 0
     base = load_base(find_base(files / "base"))
     picture = Image.open(files / "picture.png")
     model = add_action(base.unet, read_motion(files / "motion.safetensors"), None)
@@ -130,14 +130,14 @@ def test_standalone_action_needs_no_motion(animate: Callable[..., int], files: P
 def test_size_comes_from_the_picture(
     animate: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert animate(size=None, frames=2, steps=1) == 0
+    assert animate(size=None, frames=2) == 0
     assert "The picture is 70 x 100; its centre was taken and resized to 64 x 96." in capsys.readouterr().err
     with Image.open(tmp_path / "video.gif") as file:
         assert file.size == (64, 96)
 
 
 def test_what_was_loaded_is_said(animate: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
-    assert animate(frames=2, steps=1) == 0
+    assert animate(frames=2) == 0
     said = capsys.readouterr().err
     assert "motion: AnimateDiff v3 (" in said
     assert "Animating: 100%" in said
@@ -145,7 +145,7 @@ def test_what_was_loaded_is_said(animate: Callable[..., int], capsys: pytest.Cap
 
 
 def test_half_precision_runs_too(animate: Callable[..., int]) -> None:
-    assert animate(frames=2, steps=1, dtype="bf16") == 0
+    assert animate(frames=2, dtype="bf16") == 0
 
 
 @pytest.mark.parametrize(

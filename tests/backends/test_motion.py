@@ -9,7 +9,6 @@ import pytest
 import torch
 from diffusers import MotionAdapter, UNet2DConditionModel, UNetMotionModel
 from diffusers.models.resnet import ResnetBlock2D
-from diffusers.models.unets.unet_motion_model import AnimateDiffTransformer3D
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
@@ -17,6 +16,7 @@ from flash_pack.flash_modules.backends.diffusers import AnimatedUNet, add_motion
 from flash_pack.flash_modules.checkpoint import MotionWeights, read_motion
 from flash_pack.tests.backends.small_models import (
     TEXT_WIDTH,
+    per_frame,
     randomise,
     small_motion,
     small_unet,
@@ -24,18 +24,6 @@ from flash_pack.tests.backends.small_models import (
 
 B, M, H, W = 2, 5, 4, 8
 WIDTHS = (32, 64, 96)
-
-
-class PerFrame(nn.Module):
-    """A norm over each frame, where diffusers' motion module runs one over all frames together."""
-
-    def __init__(self, norm: nn.Module) -> None:
-        super().__init__()
-        self.norm = norm
-
-    def forward(self, features_BCFHW: Tensor) -> Tensor:
-        frames = self.norm(rearrange(features_BCFHW, "b c f h w -> (b f) c h w"))
-        return rearrange(frames, "(b f) c h w -> b c f h w", b=features_BCFHW.shape[0])
 
 
 class AllFrames(nn.Module):
@@ -48,14 +36,6 @@ class AllFrames(nn.Module):
     def forward(self, features_XCHW: Tensor) -> Tensor:
         videos = self.norm(rearrange(features_XCHW, "(b f) c h w -> b c f h w", b=B))
         return rearrange(videos, "b c f h w -> (b f) c h w")
-
-
-def per_frame(oracle: UNetMotionModel) -> UNetMotionModel:
-    """diffusers' AnimateDiff with the published code's motion norms."""
-    for module in oracle.modules():
-        if isinstance(module, AnimateDiffTransformer3D):
-            module.norm = PerFrame(module.norm)
-    return oracle
 
 
 def inputs(num_frames: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -114,6 +94,7 @@ def test_equals_diffusers_with_its_motion_norm_per_frame(
     assert difference(ours, uncorrected) > 1e-2
 
 
+@pytest.mark.parametrize("adapter", ["v3"], indirect=True)
 def test_v1_pools_resnet_norms_over_the_frames_of_each_video(
     adapter: MotionAdapter, motion: MotionWeights
 ) -> None:

@@ -86,7 +86,8 @@ def test_weights_of_every_version_are_read_as_they_are(
     assert_complete(found, tensors)
     modules = 21 if options.get("mid") else 20
     assert found.name == path.stem
-    assert found.summary.startswith(f"{path.stem}: AnimateDiff {version} (")
+    kind = version if version == "AnimateLCM" else f"AnimateDiff {version}"
+    assert found.summary.startswith(f"{path.stem}: {kind} (")
     assert found.summary.endswith(f", {modules} modules, up to {frames} frames, {str(dtype)[6:]}")
 
 

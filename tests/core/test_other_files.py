@@ -228,7 +228,14 @@ def test_weights_in_fp8_are_refused(motion_tensors) -> None:
 
 
 @pytest.mark.parametrize(
-    "positions", [torch.randn(1, 24, 32), torch.zeros(1, 24, 32), torch.zeros(24, 32), torch.zeros(1, 24, 33)]
+    "positions",
+    [
+        torch.randn(1, 24, 32),
+        torch.zeros(1, 24, 32),
+        torch.zeros(24, 32),
+        torch.zeros(1, 24),
+        torch.zeros(1, 24, 33),
+    ],
 )
 def test_positions_that_are_not_sine_waves_are_refused(motion_tensors, positions: Tensor) -> None:
     tensors = {**motion_tensors(24), f"{ATTENTION}.pos_encoder.pe": positions}

@@ -26,7 +26,5 @@ def _places_of(unet: UNet2DConditionModel) -> Iterator[tuple[str, tuple[nn.Modul
             for j, (layer, resnet) in enumerate(zip(layers, block.resnets, strict=True)):
                 yield f"{side}.{level}.motion_modules.{j}", (layer, resnet.out_channels)
     middle = unet.mid_block
-    for j, (layer, resnet) in enumerate(
-        zip(middle.attentions, middle.resnets, strict=False)
-    ):  # a ResNet more
+    for j, (layer, resnet) in enumerate(zip(middle.attentions, middle.resnets[1:], strict=True)):
         yield f"mid_block.motion_modules.{j}", (layer, resnet.out_channels)

@@ -107,6 +107,12 @@ def write_picture(path: Path) -> None:
     picture.save(path)
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for report in terminalreporter.stats.get("skipped", []):
+        if "THE FRONTEND TESTS DID NOT RUN" in str(report.longrepr):
+            terminalreporter.write_line(report.longrepr[2], red=True, bold=True)
+
+
 @pytest.fixture(scope="session")
 def base() -> Iterator[Path]:
     """ComfyUI's base directory: this pack, and every file that the shipped workflows name."""

@@ -32,7 +32,7 @@ lint-imports: .venv/ready
 	cd "$$folder" && "$(CURDIR)/.venv/bin/lint-imports" --no-cache --config "$(CURDIR)/pyproject.toml"
 
 bench: .venv/ready
-	.venv/bin/python benchmarks/bench.py $(ARGS)
+	COMFYUI_PYTHON="$(COMFYUI_PYTHON)" .venv/bin/python benchmarks/bench.py $(ARGS)
 
 # Only the dependencies are installed: the tests must see this folder, and not a copy or a path to it.
 .venv/ready: pyproject.toml

@@ -1,0 +1,82 @@
+"""Time and memory of one step of generation: `make bench`, or `make bench ARGS=--small` for a quick try.
+
+Prints a Markdown table. All rows of a host are timed in one process, taking turns; the memory of each row is
+taken in a process of its own.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from measure import add_options
+
+HERE = Path(__file__).resolve().parent
+COMFYUI_PYTHON = os.environ.get("COMFYUI_PYTHON") or sys.executable
+OWN_PYTHON_LIMIT_MS = 10
+"""1 % of a step that takes a second."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Time and memory of one step of generation.")
+    options = add_options(parser).parse_args()
+    hosts = [(sys.executable, "rows_diffusers.py"), (COMFYUI_PYTHON, "rows_comfyui.py")]
+    notes = []
+    print("| host | U-Net | seconds per step | x bare | peak memory | x bare |")
+    print("| --- | --- | ---: | ---: | ---: | ---: |", flush=True)
+    for python, script in hosts:
+        timed = run(python, script)
+        if "left_out" in timed:
+            notes.append(f"ComfyUI was left out: {timed['left_out']}.")
+        else:
+            print_rows(python, script, timed)
+            notes.append(f"{timed['host']}: {timed['load']}.")
+    notes.append(
+        f"Seconds: median of {options.rounds} rounds in which the rows of a host take turns, after one to "
+        "warm up. Peak memory: of the whole process on a CPU, of torch's allocations during a step on CUDA. "
+        "diffusers' UNetMotionModel norms its motion modules over all frames together; ours per frame."
+    )
+    if "left_out" not in timed:
+        notes += list(comfyui_notes())
+    print("", *(f"- {note}" for note in notes), sep="\n")
+
+
+def run(python: str, script: str, *more: str) -> dict:
+    """The result of one process: the last line that it prints."""
+    command = [python, str(HERE / script), *sys.argv[1:], *more]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{done.stderr}\n{script} {' '.join(more)} failed; its messages are above.")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def print_rows(python: str, script: str, timed: dict) -> None:
+    bare_seconds = bare_peak = 0.0
+    for row, seconds in timed["seconds"].items():
+        peak = run(python, script, "--memory", row)["peak"]
+        bare_seconds, bare_peak = bare_seconds or seconds, bare_peak or peak
+        print(
+            f"| {timed['host']} | {row} | {seconds:.3f} | {seconds / bare_seconds:.2f} "
+            f"| {peak / 2**30:.2f} GiB | {peak / bare_peak:.2f} |",
+            flush=True,
+        )
+
+
+def comfyui_notes():
+    found = run(COMFYUI_PYTHON, "rows_comfyui.py", "--more")
+    yield (
+        f"Our own Python in ComfyUI (Apply Action, First Frame) takes {found['whole_pack']:.1f} ms per step, "
+        f"{found['hooks']:.1f} ms of it in wrappers and patches: upper bounds by cProfile, with einops left "
+        f"out. The aim is below {OWN_PYTHON_LIMIT_MS} ms, 1 % of a second."
+    )
+    (first, before), (last, after) = found["memory"].items()
+    yield (
+        f"Memory of one long run in ComfyUI, with a small model: {before / 2**20:.1f} MiB after step "
+        f"{first}, {after / 2**20:.1f} MiB after step {last}."
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""What is measured, and how: sizes, random weights, clocks and memory, for the processes of both hosts."""
+
+import argparse
+import json
+import resource
+import statistics
+import sys
+import time
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# The pack as `flash_pack`: the root on sys.path would hide ComfyUI's nodes.py behind our folder.
+flash_pack = types.ModuleType("flash_pack")
+flash_pack.__path__ = [str(ROOT)]
+sys.modules["flash_pack"] = flash_pack
+
+from flash_pack.flash_modules.checkpoint import MotionWeights  # noqa: E402
+from flash_pack.flash_modules.motion_module import MotionConfig, MotionModel  # noqa: E402
+
+TEXT_WIDTH = 768
+NUM_PROMPTS = 2
+"""cond and uncond of classifier-free guidance, in one batch."""
+
+Step = Callable[[], float]
+"""Runs one step of a row and returns its seconds."""
+Rows = Mapping[str, Callable[[], Step]]
+"""Builders of the rows, by name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Load:
+    """Sizes of everything that is measured."""
+
+    device: str
+    dtype: torch.dtype
+    num_frames: int
+    pixels: int
+    widths: tuple[int, ...] = (320, 640, 1280, 1280)
+    text_tokens: int = 77
+
+    @property
+    def size(self) -> int:
+        """Height and width in latent pixels."""
+        return self.pixels // 8
+
+    def __str__(self) -> str:
+        dtype = str(self.dtype).removeprefix("torch.")
+        device = torch.cuda.get_device_name() if self.device == "cuda" else "CPU"
+        return (
+            f"{device}, {dtype}, {NUM_PROMPTS} x {self.num_frames} frames of {self.pixels}x{self.pixels}, "
+            f"widths {self.widths}, torch {torch.__version__}, {torch.get_num_threads()} threads"
+        )
+
+
+CPU = Load(device="cpu", dtype=torch.float32, num_frames=8, pixels=128)
+CUDA = Load(device="cuda", dtype=torch.float16, num_frames=16, pixels=512)
+SMALL = Load(
+    device="cpu", dtype=torch.float32, num_frames=4, pixels=64, widths=(32, 64, 128, 128), text_tokens=7
+)
+
+
+def add_options(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """The options of the whole benchmark, which it hands to its processes."""
+    parser.add_argument("--small", action="store_true", help="a quick try with reduced widths on the CPU")
+    parser.add_argument("--threads", type=int, help="threads on the CPU; default: torch's own choice")
+    parser.add_argument("--rounds", type=int, default=3, help="measured steps of every row")
+    return parser
+
+
+def serve(host: str, make_rows: Callable[[Load], Rows], more: Callable[[], dict] = dict) -> None:
+    """Be one process: time all rows, or take the memory of one (--memory ROW), or measure `more` (--more).
+
+    The result is the last line of the output, as JSON.
+    """
+    parser = add_options(argparse.ArgumentParser())
+    parser.add_argument("--memory", metavar="ROW")
+    parser.add_argument("--more", action="store_true")
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    load = SMALL if options.small else CUDA if torch.cuda.is_available() else CPU
+    with torch.inference_mode():
+        if options.more:
+            result = more()
+        elif options.memory:
+            result = {"peak": peak_memory(make_rows(load)[options.memory], load)}
+        else:
+            result = {"host": host, "load": str(load), "seconds": time_rows(make_rows(load), options.rounds)}
+    print("\n" + json.dumps(result))
+
+
+def time_rows(rows: Rows, rounds: int) -> dict[str, float]:
+    """Median seconds of a step. The rows take turns, so that a noisy machine is noisy for all of them."""
+    steps = {name: build() for name, build in rows.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(1 + rounds):
+        for name, step in steps.items():
+            seconds[name].append(step())
+    return {name: statistics.median(measured[1:]) for name, measured in seconds.items()}  # 0 is a warm-up
+
+
+def peak_memory(build: Callable[[], Step], load: Load) -> int:
+    """Bytes: of a whole process that ran a step, or of a step with all weights on a GPU."""
+    step = build()
+    step()
+    if load.device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        step()
+        return torch.cuda.max_memory_allocated()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def clock() -> float:
+    """Seconds, after all work on a GPU is done."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def randomise(module: nn.Module, seed: int) -> nn.Module:
+    """The same weights for the same seed: matrices that keep a deviation of 1, plain norms, no biases."""
+    generators: dict[torch.device, torch.Generator] = {}
+    for name, weight in module.named_parameters():
+        generator = generators.setdefault(weight.device, torch.Generator(weight.device).manual_seed(seed))
+        if weight.ndim > 1:
+            limit = (3 / weight[0].numel()) ** 0.5
+            weight.data.uniform_(-limit, limit, generator=generator)
+        else:
+            weight.data.fill_(float(name.endswith("weight")))
+    return module.eval().requires_grad_(False)
+
+
+def motion_config(widths: tuple[int, ...]) -> MotionConfig:
+    """AnimateDiff v2: a module in the middle block too."""
+    return MotionConfig(
+        down=tuple((width,) * 2 for width in widths),
+        up=tuple((width,) * 3 for width in reversed(widths)),
+        mid=widths[-1:],
+    )
+
+
+def hollow_motion(load: Load) -> MotionWeights:
+    """Zeros that take no memory until they are copied: the motion of a U-Net that `randomise` fills then."""
+    config = motion_config(load.widths)
+    zero = torch.zeros((), dtype=load.dtype)
+    shapes = MotionModel(config, device="meta").state_dict()
+    tensors = {name: zero.expand(tensor.shape) for name, tensor in shapes.items()}
+    return MotionWeights(name="random", version="v2", reason="made so", config=config, tensors=tensors)

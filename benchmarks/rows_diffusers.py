@@ -1,0 +1,112 @@
+"""The rows of diffusers' U-Net: bare, ours, and diffusers' own AnimateDiff."""
+
+from collections.abc import Callable
+
+import diffusers
+import torch
+from diffusers import MotionAdapter, UNet2DConditionModel, UNetMotionModel
+from measure import (
+    NUM_PROMPTS,
+    TEXT_WIDTH,
+    Load,
+    Rows,
+    Step,
+    clock,
+    hollow_motion,
+    motion_config,
+    randomise,
+    serve,
+)
+
+from flash_pack.flash_modules.backends.diffusers import AnimatedUNet, add_cross_frame_attention, add_motion
+from flash_pack.flash_modules.checkpoint.motion_layout import animatediff_names
+from flash_pack.flash_modules.motion_module import MotionModel, sinusoidal_positions
+
+TIMESTEP = 481
+
+
+class Models:
+    """The rows' models. Their U-Nets share one set of weights."""
+
+    def __init__(self, load: Load) -> None:
+        self.load = load
+        hollow = self._hollow_unet().to(load.dtype).to_empty(device=load.device)
+        self.weights = randomise(hollow, seed=0).state_dict()
+
+    def _hollow_unet(self) -> UNet2DConditionModel:
+        with torch.device("meta"):
+            return UNet2DConditionModel(
+                block_out_channels=self.load.widths, cross_attention_dim=TEXT_WIDTH, attention_head_dim=8
+            )
+
+    def unet(self) -> UNet2DConditionModel:
+        unet = self._hollow_unet()
+        unet.load_state_dict(self.weights, assign=True)
+        return unet.eval()
+
+    def animated(self) -> AnimatedUNet:
+        model = add_motion(self.unet(), hollow_motion(self.load))
+        randomise(model.motion, seed=1)
+        return model
+
+    def unet_motion_model(self) -> UNetMotionModel:
+        with torch.device("meta"):
+            adapter = MotionAdapter(block_out_channels=self.load.widths, motion_num_attention_heads=8)
+            model = UNetMotionModel.from_unet2d(self._hollow_unet(), adapter)
+            motion = MotionModel(motion_config(self.load.widths), dtype=self.load.dtype)
+        motion = randomise(motion.to_empty(device=self.load.device), seed=1)
+        ours, names = motion.state_dict(), animatediff_names({n: n for n in adapter.state_dict()}, "adapter")
+        weights = {theirs: ours[name] for name, theirs in names.items() if name in ours}
+        positions = {
+            name: sinusoidal_positions(*buffer.shape[1:])[None].to(self.load.device, self.load.dtype)
+            for name, buffer in model.named_buffers()
+        }
+        model.load_state_dict(self.weights | weights | positions, assign=True)
+        return model.eval()
+
+
+def rows(load: Load) -> Rows:
+    models = Models(load)
+    generator = torch.Generator().manual_seed(2)
+    shape = (NUM_PROMPTS, load.num_frames, 4, load.size, load.size)
+    latents_BFCHW = torch.randn(shape, generator=generator).to(load.device, load.dtype)
+    text_BMC = torch.randn(NUM_PROMPTS, load.text_tokens, TEXT_WIDTH, generator=generator)
+    text_BMC = text_BMC.to(load.device, load.dtype)
+    text_XMC = text_BMC.repeat_interleave(load.num_frames, dim=0)
+    timestep_B = torch.full((NUM_PROMPTS,), TIMESTEP, device=load.device)
+
+    def bare() -> Step:
+        unet = models.unet()
+        return _timed(lambda: unet(latents_BFCHW.flatten(0, 1), TIMESTEP, text_XMC))
+
+    def motion() -> Step:
+        model = models.animated()
+        return _timed(lambda: model.predict(latents_BFCHW, timestep_B, text_BMC))
+
+    def motion_and_cross_frame() -> Step:
+        model = add_cross_frame_attention(models.animated())
+        return _timed(lambda: model.predict(latents_BFCHW, timestep_B, text_BMC))
+
+    def unet_motion_model() -> Step:
+        model, latents_BCFHW = models.unet_motion_model(), latents_BFCHW.transpose(1, 2)
+        return _timed(lambda: model(latents_BCFHW, timestep_B, text_XMC))
+
+    return {
+        "bare": bare,
+        "ours: motion modules": motion,
+        "ours: motion and cross-frame attention": motion_and_cross_frame,
+        "diffusers' UNetMotionModel (its own motion norm, over all frames)": unet_motion_model,
+    }
+
+
+def _timed(call: Callable[[], object]) -> Step:
+    def step() -> float:
+        start = clock()
+        call()
+        return clock() - start
+
+    return step
+
+
+if __name__ == "__main__":
+    serve(f"diffusers {diffusers.__version__}", rows)

@@ -24,6 +24,11 @@ def adain(latents_FCHW: Tensor, config: AdaINConfig, *, eps: float = 1e-8) -> Te
     AdaIN (arXiv:1703.06868) over H x W, unbiased variance, eps on the variance, as post-processing of the
     latent video like LAMP's (arXiv:2310.10769).
     """
+    if latents_FCHW.ndim != 4:
+        raise ValueError(
+            "AdaIN needs a video of Stable Diffusion 1.5 latents (frames, channels, height, width), but the "
+            f"shape is {tuple(latents_FCHW.shape)}: connect the latents of an SD 1.5 sampler."
+        )
     if config.strength == 0.0:
         return latents_FCHW
     mean_FC11 = reduce(latents_FCHW, "f c h w -> f c 1 1", "mean")

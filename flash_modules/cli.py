@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m flash_modules",
-        description="Learn an action from a few clips and animate any picture with it, without ComfyUI.",
+        description="Animate a picture with AnimateDiff motions and learned actions, without ComfyUI.",
     )
     commands = parser.add_subparsers(title="commands", required=True)
     _add_animate(commands.add_parser("animate", help="make a video that starts with your picture"))
@@ -171,10 +171,8 @@ def _check_numbers(args: argparse.Namespace) -> None:
         raise ValueError(f"--fps must be 1 or more, but it is {args.fps}.")
     if not 0 <= args.seed < 2**64:
         raise ValueError(f"--seed must lie between 0 and 2^64 - 1, but it is {args.seed}.")
-    if not (math.isfinite(args.cfg) and math.isfinite(args.strength)):
-        raise ValueError(
-            f"--cfg and --strength must be numbers, but they are {args.cfg} and {args.strength}."
-        )
+    if not math.isfinite(args.strength):
+        raise ValueError(f"--strength must be a number, but it is {args.strength}.")
     if args.motion is None and args.action is None:
         raise ValueError(
             "There is nothing to animate with: give --motion, or a standalone action with --action."

@@ -1,5 +1,6 @@
 """AnimateDiff's noise schedule, and FLASH's settings and timesteps of DDIM on it."""
 
+import math
 from dataclasses import dataclass
 
 from .first_frame import check_num_frames
@@ -21,13 +22,15 @@ class SamplerConfig:
     def __post_init__(self) -> None:
         check_num_frames(self.num_frames)
         ddim_timesteps(self.steps)
+        if not math.isfinite(self.cfg):
+            raise ValueError(f"`cfg` must be a number, but it is {self.cfg}: 7.5 is a good start.")
 
 
 def ddim_timesteps(num_steps: int) -> list[int]:
     """Timesteps of a DDIM run, noisiest first: a whole stride apart and ending at 1.
 
     DDIM (arXiv:2010.02502) as Stable Diffusion uses it ("leading" spacing, steps_offset 1). ComfyUI's
-    `ddim_uniform` gives the same list where num_steps divides 1000, and one step more elsewhere.
+    `ddim_uniform` gives the same list where num_steps divides 1000; elsewhere it may run more steps.
     """
     if not 1 <= num_steps < NUM_TIMESTEPS:
         raise ValueError(f"`steps` must lie between 1 and {NUM_TIMESTEPS - 1}, but it is {num_steps}.")

@@ -84,7 +84,7 @@ def read_action(path: Path) -> Action:
         raise ValueError(_not_an_action(path.name, metadata))
     kind = metadata.get("flash.kind", "")
     if kind not in KINDS:
-        raise ValueError(f"{path.name} is a FLASH file of the kind '{kind}', not an action.")
+        raise ValueError(f"{path.name} is a FLASH file of the kind '{kind}', not an action: choose another.")
     check_numbers(tensors, path.name)
     kv_diffs = {name.removesuffix(_DIFF): t for name, t in tensors.items() if name.endswith(_DIFF)}
     motion = {name: t for name, t in tensors.items() if ".motion_modules." in name}

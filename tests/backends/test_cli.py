@@ -167,7 +167,7 @@ def test_half_precision_runs_too(animate: Callable[..., int]) -> None:
         ({"adain": 2}, "AdaIN strength must lie between 0 and 1"),
         ({"fps": 0}, "--fps must be 1 or more"),
         ({"seed": -1}, "--seed must lie between 0 and 2^64 - 1"),
-        ({"cfg": "nan"}, "--cfg and --strength must be numbers"),
+        ({"cfg": "nan"}, "`cfg` must be a number"),
         ({"strength": 0.5}, "--strength is the strength of an action"),
         ({"device": "abacus"}, "The device 'abacus' cannot be used"),
         ({"prompt": "abc " * 40}, "The prompt has 120 tokens"),

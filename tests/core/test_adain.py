@@ -81,3 +81,8 @@ def test_a_flat_frame_stays_finite() -> None:
 def test_strength_outside_0_to_1_is_refused(strength: float) -> None:
     with pytest.raises(ValueError, match=r"AdaIN strength must lie between 0 and 1, but it is"):
         AdaINConfig(strength=strength)
+
+
+def test_latents_of_a_video_model_are_refused() -> None:
+    with pytest.raises(ValueError, match="AdaIN needs a video of Stable Diffusion"):
+        adain(torch.zeros(1, 4, 3, 5, 6), AdaINConfig(strength=0.0))

@@ -1,6 +1,5 @@
 """FLASH on ComfyUI's MODEL: on a clone, through ModelPatcher alone."""
 
-from ...noise_schedule import SamplerConfig
 from .action import add_action
 from .first_frame import add_first_frame
 from .motion import LoadedMotion, add_motion, load_motion
@@ -8,7 +7,6 @@ from .sampler import sample_video
 
 __all__ = [
     "LoadedMotion",
-    "SamplerConfig",
     "add_action",
     "add_first_frame",
     "add_motion",

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 import comfy.lora
 from comfy.model_patcher import ModelPatcher
-from torch import Tensor
 
 from ...checkpoint.action import Action, check_kv_diffs, mismatches, motion_diffs, own_motion
 from ...checkpoint.tensor_file import fingerprint
@@ -25,6 +24,7 @@ def add_action(
     Weights become base + strength * (trained - base), motion and keys and values alike. A standalone action
     brings its own motion module if none is given. Raises ValueError if the parts do not belong together.
     """
+    own = motion is None
     if motion is None:
         if action is None:
             raise ValueError(
@@ -32,18 +32,17 @@ def add_action(
             )
         weights = own_motion(action, strength)
         motion = hand_over(lambda: weights)
-        motion_diff: dict[str, Tensor] = {}
-    elif action is not None and strength != 0.0:
-        weights = motion.read()
-        motion_diff = motion_diffs(action, weights.tensors, weights.sha256)
-        for sentence in mismatches(action, base_sha256=_base_sha256(model), motion_sha256=weights.sha256):
-            logging.warning("FLASH: %s", sentence)
     m = add_cross_frame_attention(add_motion(model, motion))
     if action is None or strength == 0.0:
         return m
-    patcher = m.get_additional_models_with_key(MOTION)[0]
-    patcher.add_patches({name: ("diff", (diff,)) for name, diff in motion_diff.items()}, strength)
+    if not own:
+        diffs = motion_diffs(action, motion.tensors, motion.sha256)
+        (patcher,) = m.get_additional_models_with_key(MOTION)
+        patcher.add_patches({name: ("diff", (diff,)) for name, diff in diffs.items()}, strength)
     m.add_patches(_kv_patches(m, action), strength)
+    motion_sha256 = action.motion_module.sha256 if own else motion.sha256
+    for sentence in mismatches(action, base_sha256=_base_sha256(model), motion_sha256=motion_sha256):
+        logging.warning("FLASH: %s", sentence)
     return m
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 VIDEO = "flash_video"
 """WholeVideo, during one step."""
+_PLACE = "flash_cond"
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,16 @@ class WholeVideo:
 
     x_FCHW: Tensor
     sigma_F: Tensor
-    conds: dict[str, list[dict]]
+    conds: tuple[dict, ...]
+    """All prompts; each holds its place here, and so do the copies that ComfyUI makes for windows."""
+
+
+def whole_video(x_FCHW: Tensor, sigma_F: Tensor, conds: dict[str, list[dict]]) -> WholeVideo:
+    """The video of this step. Marks the prompts of the run, so that a window's prompt is found again."""
+    prompts = tuple(cond for side in conds.values() for cond in side)
+    for place, cond in enumerate(prompts):
+        cond[_PLACE] = place
+    return WholeVideo(x_FCHW, sigma_F, prompts)
 
 
 def check_windows(handler, num_frames: int, max_frames: int | None, *, needs_first: bool) -> None:
@@ -52,19 +62,23 @@ def check_windows(handler, num_frames: int, max_frames: int | None, *, needs_fir
 
 def run_window(run: Callable, video: WholeVideo, model, conds, x_in: Tensor, model_options) -> list[Tensor]:
     """Run [first frame; own frames of the window], and put the results where ComfyUI expects them."""
-    window = model_options["transformer_options"]["context_window"]
-    frames = [0] + [frame for frame in window.index_list if frame != 0]
-    whole = {cond["uuid"]: cond for side in video.conds.values() for cond in side}
+    window = model_options["transformer_options"]["context_window"].index_list
+    frames = [0] + [frame for frame in window if frame != 0]
     total = video.x_FCHW.shape[0]
+    x_FCHW = video.x_FCHW.clone()
+    # ComfyUI may have put one more frame before the window, and frames of its choice over others.
+    before = x_in.shape[0] - len(window)
+    retained = model_options["context_handler"].latent_retain_index_list
+    own = [position for position in range(len(window)) if position + before not in retained]
+    x_FCHW[[window[position] for position in own]] = x_in[[position + before for position in own]]
     own_conds = [
-        None if side is None else [_cut(cond, whole[cond["uuid"]], frames, total) for cond in side]
+        None if side is None else [_cut(cond, video.conds[cond[_PLACE]], frames, total) for cond in side]
         for side in conds
     ]
     sigma = video.sigma_F[:1].expand(len(frames))
-    outs = run(model, own_conds, video.x_FCHW[frames], sigma, model_options)
-    # ComfyUI may have put one more frame before the window, whose result it throws away.
-    expected = [0] * (x_in.shape[0] - len(window.index_list)) + list(window.index_list)
-    rows = [frames.index(frame) for frame in expected]
+    outs = run(model, own_conds, x_FCHW[frames], sigma, model_options)
+    # The result of the frame before the window is thrown away.
+    rows = [frames.index(frame) for frame in [0] * before + list(window)]
     return [out[rows] for out in outs]
 
 

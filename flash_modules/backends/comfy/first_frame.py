@@ -16,6 +16,12 @@ def add_first_frame(model: ModelPatcher, reference: Tensor) -> ModelPatcher:
     unusable.
     """
     check_sd15(model)
+    channels = model.get_model_object("latent_format").latent_channels
+    if check_reference(reference).shape[1] != channels:
+        raise ValueError(
+            f"The reference comes from another kind of VAE: it has {reference.shape[1]} channels, and this "
+            f"checkpoint's latents have {channels}. Encode the picture with the checkpoint's own VAE."
+        )
     m = model.clone()
-    m.model_options["transformer_options"][FIRST_FRAME] = CleanFirstFrame(check_reference(reference).clone())
+    m.model_options["transformer_options"][FIRST_FRAME] = CleanFirstFrame(reference.clone())
     return add_run_wrappers(m)

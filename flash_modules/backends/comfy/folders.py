@@ -1,5 +1,6 @@
 """ComfyUI's model folders for motion modules and actions."""
 
+from contextlib import suppress
 from pathlib import Path
 
 import folder_paths
@@ -15,7 +16,8 @@ def register_folders() -> None:
     """Make both folders known to ComfyUI, beside whatever other packs registered."""
     for key, extensions in _EXTENSIONS.items():
         folder = Path(folder_paths.models_dir) / key
-        folder.mkdir(parents=True, exist_ok=True)
+        with suppress(OSError):  # a read-only models folder is no reason to stay away
+            folder.mkdir(parents=True, exist_ok=True)
         folder_paths.add_model_folder_path(key, str(folder))
         folder_paths.folder_names_and_paths[key][1].update(extensions)
 

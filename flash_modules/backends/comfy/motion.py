@@ -2,11 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from types import SimpleNamespace
 
-import comfy.model_base
 import comfy.model_management
 import comfy.model_patcher
 import comfy.ops
@@ -15,8 +14,10 @@ from comfy.ldm.modules.attention import SpatialTransformer
 from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
+from torch import Tensor
 
 from ...checkpoint import MotionWeights, read_motion
+from ...checkpoint.tensor_file import fingerprint
 from ...motion_module import MotionConfig, MotionModel
 from ...noise_schedule import BETA_END, BETA_START, NUM_TIMESTEPS
 from .options import CALL, MOTION, MotionCall, MotionPlan
@@ -27,13 +28,24 @@ from .v1_norms import pooled_output, pooled_resnet
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedMotion:
-    """A motion module in ComfyUI's hands, with its weights in `patcher`."""
+    """A motion module in ComfyUI's hands, with its weights in `patcher`.
+
+    Its attention is the core's own, and not the kernel that ComfyUI was started with: sequences are short
+    and many (16 frames, a row per pixel), which other kernels are not made for, and some fail at.
+    """
 
     summary: str
     config: MotionConfig
     patcher: ModelPatcher
-    read: Callable[[], MotionWeights]
-    """Reads the weights again, as they are in the file."""
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """The weights without any action's, under AnimateDiff's names."""
+        return {name: patches[0][0] for name, patches in self.patcher.get_key_patches().items()}
+
+    @cached_property
+    def sha256(self) -> str:
+        return fingerprint(self.tensors)
 
 
 def load_motion(path: Path, version: str = "auto") -> LoadedMotion:
@@ -42,24 +54,26 @@ def load_motion(path: Path, version: str = "auto") -> LoadedMotion:
 
 
 def hand_over(read: Callable[[], MotionWeights]) -> LoadedMotion:
-    """Give motion weights to ComfyUI."""
+    """Give motion weights to ComfyUI; it reads them again only for a copy with weights of its own."""
     weights = read()
-    return LoadedMotion(
-        summary=weights.summary, config=weights.config, patcher=_patcher(weights, read), read=read
-    )
+    return LoadedMotion(summary=weights.summary, config=weights.config, patcher=_patcher(weights, read))
 
 
 def _patcher(
     weights: MotionWeights, read: Callable[[], MotionWeights], *, disable_dynamic: bool = False
 ) -> ModelPatcher:
-    offload_device = comfy.model_management.unet_offload_device()
+    device, offload_device = (
+        comfy.model_management.get_torch_device(),
+        comfy.model_management.unet_offload_device(),
+    )
     net = MotionModel(weights.config, operations=comfy.ops.manual_cast, device="meta")
     # The class is looked up at each call: ComfyUI exchanges it at start-up.
     patcher_class = ModelPatcher if disable_dynamic else comfy.model_patcher.CoreModelPatcher
-    patcher = patcher_class(net, comfy.model_management.get_torch_device(), offload_device)
-    net.load_state_dict(
-        {name: tensor.to(offload_device) for name, tensor in weights.tensors.items()}, assign=True
-    )
+    patcher = patcher_class(net, device, offload_device)
+    # As ComfyUI does with checkpoints: an fp32 file takes half the memory where the GPU computes in fp16.
+    dtype = torch.float16 if comfy.model_management.should_use_fp16(device) else None
+    tensors = {name: tensor.to(offload_device, dtype) for name, tensor in weights.tensors.items()}
+    net.load_state_dict(tensors, assign=True)
     net.eval().requires_grad_(False)
     patcher.cached_patcher_init = (_fresh_patcher, (read,))
     return patcher
@@ -95,15 +109,15 @@ def add_motion(model: ModelPatcher, motion: LoadedMotion) -> ModelPatcher:
 
 
 def _animatediff_schedule(model: ModelPatcher) -> torch.nn.Module:
+    """AnimateDiff's betas under the MODEL's own kind of prediction (eps, v, LCM)."""
     settings = {
         "beta_schedule": "sqrt_linear",  # what diffusers calls "linear"
         "linear_start": BETA_START,
         "linear_end": BETA_END,
         "timesteps": NUM_TIMESTEPS,
     }
-    return comfy.model_base.model_sampling(
-        SimpleNamespace(sampling_settings=settings), model.model.model_type
-    )
+    kind = type(model.get_model_object("model_sampling"))
+    return kind(SimpleNamespace(sampling_settings=settings))
 
 
 def _apply_model(executor, x, t, c_concat, c_crossattn, control, transformer_options, **kwargs):
@@ -119,7 +133,7 @@ def _apply_model(executor, x, t, c_concat, c_crossattn, control, transformer_opt
     call = MotionCall(motion.model, plan.places, x.shape[0] // chunks, replaced)
     out = executor(x, t, c_concat, c_crossattn, control, {**transformer_options, CALL: call}, **kwargs)
     left_out = len(plan.places) - len(call.ran)
-    if left_out:
+    if left_out and call.ran:  # none ran: a caching node skipped the whole U-Net
         raise ValueError(
             f"{left_out} of {len(plan.places)} motion modules did not run, because a node on this MODEL took "
             "their place in the U-Net: remove that node, or put it behind the motion node."

@@ -8,7 +8,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 
 from ...first_frame import replace_first_frame
-from .context_windows import VIDEO, WholeVideo, check_windows, run_window
+from .context_windows import VIDEO, check_windows, run_window, whole_video
 from .options import CROSS_FRAME, FIRST_FRAME, MOTION
 
 _RUN = "flash_run"
@@ -52,7 +52,8 @@ def _check_video(options, shape, context_handler) -> None:
         height, width = first.latent_1CHW.shape[2:]
         raise ValueError(
             f"The first frame is {width} x {height} in latent pixels and the video is "
-            f"{shape[3]} x {shape[2]}: connect the latent that comes out of First Frame to the sampler."
+            f"{shape[3]} x {shape[2]}: connect the latent that comes out of First Frame to the sampler, "
+            "or use one more First Frame with a reference of the video's size."
         )
     plan = options.get(MOTION)
     needs_first = first is not None or CROSS_FRAME in options
@@ -68,7 +69,7 @@ def _predict_noise(executor, x, timestep, model_options, seed):
     if first is not None:
         x = replace_first_frame(x, first.in_sampler(guider.inner_model, timestep))
     if model_options.get("context_handler") is not None and (first is not None or CROSS_FRAME in options):
-        video = WholeVideo(x, timestep, guider.conds)
+        video = whole_video(x, timestep, guider.conds)
         model_options = {**model_options, "transformer_options": {**options, VIDEO: video}}
     out = executor(x, timestep, model_options, seed)
     return out if first is None else replace_first_frame(out, first.z0(guider.inner_model))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...adain import AdaINConfig, adain
 from ...first_frame import first_frame_latents
-from ...noise_schedule import SamplerConfig, ddim_timesteps
+from ...noise_schedule import NUM_TIMESTEPS, SamplerConfig, ddim_timesteps
 from .first_frame import add_first_frame
 from .options import MOTION
 
@@ -38,6 +38,11 @@ def sample_video(
     m = add_first_frame(model, reference)
     latents = first_frame_latents(reference, config.num_frames)
     schedule = m.get_model_object("model_sampling")
+    if len(schedule.sigmas) != NUM_TIMESTEPS:
+        raise ValueError(
+            f"This MODEL's noise schedule has {len(schedule.sigmas)} levels, and FLASH Sampler's DDIM needs "
+            f"{NUM_TIMESTEPS}: remove the ModelSampling node (LCM), or use First Frame and KSampler."
+        )
     sigmas = torch.cat([schedule.sigmas[ddim_timesteps(config.steps)], schedule.sigmas.new_zeros(1)])
     samples = comfy.sample.sample_custom(
         m,

@@ -45,10 +45,16 @@ def _one_thread_without_gradients():
     comfy.model_management.unload_all_models()
 
 
-def fill(module: torch.nn.Module, seed: int, std: float) -> torch.nn.Module:
+def fill(module: torch.nn.Module, seed: int) -> torch.nn.Module:
+    """Random weights, norms and biases alike, of a size that makes every part of the network count."""
     generator = torch.Generator().manual_seed(seed)
-    for weight in module.parameters():
-        weight.data = (torch.randn(weight.shape, generator=generator) * std).to(weight.dtype)
+    for name, weight in module.named_parameters():
+        noise = torch.randn(weight.shape, generator=generator)
+        if weight.ndim > 1:
+            values = noise * 1.5 / weight[0].numel() ** 0.5
+        else:
+            values = noise * 0.3 + float(name.endswith("weight"))
+        weight.data = values.to(weight.dtype)
     return module
 
 
@@ -58,7 +64,7 @@ def unet_base(seed: int, dtype: torch.dtype, compute: torch.dtype | None) -> tor
 
     config = comfy.supported_models.SD15({**UNET, "dtype": dtype})
     config.set_inference_dtype(dtype, compute)
-    return fill(comfy.model_base.BaseModel(config), seed, 0.08)
+    return fill(comfy.model_base.BaseModel(config), seed)
 
 
 def build_model(seed: int = 0, dtype: torch.dtype = torch.float32, compute: torch.dtype | None = None):
@@ -98,6 +104,7 @@ class Flash:
     motion_module: ModuleType
     action_file: ModuleType
     tensor_file: ModuleType
+    motion_file: ModuleType
     noise_schedule: ModuleType
     adain: ModuleType
 
@@ -109,6 +116,7 @@ def flash(pack) -> Flash:
         motion_module=pack.module("flash_modules.motion_module"),
         action_file=pack.module("flash_modules.checkpoint.action"),
         tensor_file=pack.module("flash_modules.checkpoint.tensor_file"),
+        motion_file=pack.module("flash_modules.checkpoint.motion"),
         noise_schedule=pack.module("flash_modules.noise_schedule"),
         adain=pack.module("flash_modules.adain"),
     )
@@ -120,10 +128,15 @@ def motion_path(flash, tmp_path_factory):
     config = flash.motion_module.MotionConfig(
         down=((WIDTH,) * 2, (2 * WIDTH,) * 2), up=((2 * WIDTH,) * 3, (WIDTH,) * 3), mid=(2 * WIDTH,)
     )
-    net = fill(flash.motion_module.MotionModel(config), 1, 0.15)
+    net = fill(flash.motion_module.MotionModel(config), 1)
     path = tmp_path_factory.mktemp("motion") / "small_motion.safetensors"
     flash.tensor_file.write_tensors(path, net.state_dict(), {})
     return path
+
+
+@pytest.fixture
+def motion_weights(flash, motion_path):
+    return flash.motion_file.read_motion(motion_path, "v2")
 
 
 @pytest.fixture
@@ -132,10 +145,10 @@ def motion(flash, motion_path):
 
 
 @pytest.fixture
-def action(flash, motion, model):
+def action(flash, motion_weights, model):
     """A compact action: trained temporal attentions and spatial keys and values."""
     generator = torch.Generator().manual_seed(2)
-    weights = motion.read()
+    weights = motion_weights
     attentions = {n: t for n, t in weights.tensors.items() if ".attention_blocks." in n}
     trained = {n: t + 0.1 * torch.randn(t.shape, generator=generator) for n, t in attentions.items()}
     kv = pack_kv(flash, model)

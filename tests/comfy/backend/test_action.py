@@ -26,7 +26,7 @@ def test_weights_are_base_plus_strength_times_the_difference(
     from comfy.lora import model_lora_keys_unet
 
     ours = sample(flash.backend.add_action(make_model(), motion, action, strength))
-    blended = dict(motion.read().tensors)
+    blended = dict(motion.tensors)
     for name, trained in action.motion.items():
         blended[name] = blended[name] + strength * (trained - blended[name])
     flash.tensor_file.write_tensors(tmp_path / "blended.safetensors", blended, {})
@@ -46,7 +46,7 @@ def test_weights_are_base_plus_strength_times_the_difference(
 
 @pytest.fixture
 def standalone(flash, motion, action):
-    whole = {**motion.read().tensors, **action.motion}
+    whole = {**motion.tensors, **action.motion}
     return dataclasses.replace(action, kind="standalone", motion=whole)
 
 
@@ -57,6 +57,23 @@ def test_a_standalone_action_brings_its_own_motion(
     assert_same(alone, sample(flash.backend.add_action(model, motion, action)))
     with pytest.raises(ValueError, match=r"At strength 0\.5 an action is mixed with the motion module"):
         flash.backend.add_action(model, None, standalone, 0.5)
+
+
+def test_an_action_is_known_to_differ(
+    flash, make_model, motion, motion_path, action, standalone, caplog, tmp_path
+):
+    tensors, _ = flash.tensor_file.read_tensors(motion_path)
+    other = {name: tensor + 1 for name, tensor in tensors.items()}
+    flash.tensor_file.write_tensors(tmp_path / "other.safetensors", other, {})
+    with caplog.at_level(logging.WARNING):
+        flash.backend.add_action(make_model(), None, standalone)
+        assert "was trained on" not in caplog.text
+        flash.backend.add_action(make_model(seed=20), None, standalone)
+        assert "was trained on small base; on another checkpoint it may differ" in caplog.text
+        flash.backend.add_action(
+            make_model(), flash.backend.load_motion(tmp_path / "other.safetensors", "v2"), standalone, 0.5
+        )
+        assert "was trained on small_motion; this is another motion module" in caplog.text
 
 
 def test_files_round_trip_to_the_same_video(flash, model, motion, action, sample, tmp_path):

@@ -1,6 +1,7 @@
 """ComfyUI's context windows with a clean first frame in each."""
 
 import comfy.context_windows
+import comfy.samplers
 import pytest
 import torch
 from comfy_extras.nodes_context_windows import ContextWindowsManualNode
@@ -96,6 +97,40 @@ def test_prompts_per_frame_follow_their_frames(animated, sample, prompts, unet_i
     ]
     assert all(row[0] == 0 and 0 not in row[1:] for row in rows)
     assert {i for row in rows for i in row} == set(range(FRAMES))
+
+
+def test_prompts_of_areas_keep_their_side(animated, sample, prompts, unet_inputs):
+    """ComfyUI copies a prompt's area to the other side, together with its identity."""
+    positive, negative = prompts.make(8, batch=FRAMES), prompts.make(9, batch=FRAMES)
+    positive[0][1].update(area=(4, 4, 0, 0), strength=1.0)
+    sample(windowed(animated), frames=FRAMES, positive=positive, negative=negative, steps=1)
+    sides = [set(), set()]
+    for latents, text in unet_inputs:
+        for side, given in enumerate((positive, negative)):
+            rows = [any(torch.equal(row, t) for t in given[0][0]) for row in text]
+            sides[side] |= {latents.shape[-1]} if any(rows) else set()
+    assert sides == [{4}, {4, 8}]
+
+
+def test_a_guidance_node_gets_an_answer_to_its_own_question(animated, sample, unet_inputs):
+    asked = []
+
+    def ask_again(args):
+        again = args["input"] * 0.5
+        asked.append(again)
+        comfy.samplers.calc_cond_batch(
+            args["model"], [args["cond"]], again, args["sigma"], args["model_options"]
+        )
+        return args["denoised"]
+
+    m = windowed(animated)
+    m.set_model_sampler_post_cfg_function(ask_again)
+    sample(m, frames=FRAMES, steps=1, cfg=1.0)
+    first, second = (
+        calls for calls in (unet_inputs[: len(unet_inputs) // 2], unet_inputs[len(unet_inputs) // 2 :])
+    )
+    for (before, _), (after, _) in zip(first, second, strict=True):
+        torch.testing.assert_close(after[1:], before[1:] * 0.5, rtol=1e-4, atol=1e-4)
 
 
 def test_windows_before_equal_windows_after(flash, model, motion, reference, sample):

@@ -86,6 +86,31 @@ def test_previews_show_moving_frames_and_end_in_order(bound, sample, z0):
     assert torch.equal(shown[2].roll(3, dims=0), shown[3])
 
 
+def test_a_second_pass_keeps_the_picture(bound, sample, unet_inputs, z0, reference):
+    """Video to video: denoise below 1, with a mask, from frames that are there already."""
+    latents = torch.randn(5, 4, 8, 8, generator=torch.Generator().manual_seed(10))
+    mask = torch.ones(5, 1, 8, 8)
+    mask[:, :, :4] = 0
+    out = sample(bound, latents=latents, noise_mask=mask, denoise=0.5)
+    assert torch.equal(out[:1], reference)
+    torch.testing.assert_close(out[1:, :, :4], latents[1:, :, :4], rtol=1e-4, atol=1e-4)
+    for shown, _ in unet_inputs:
+        torch.testing.assert_close(shown[:1], z0, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_half_precision_keeps_the_picture(flash, make_model, motion_path, sample, reference, version):
+    motion = flash.backend.load_motion(motion_path, version)
+
+    def animate(model):
+        return sample(flash.backend.add_first_frame(flash.backend.add_action(model, motion, None), reference))
+
+    half = animate(make_model(compute=torch.bfloat16))
+    assert torch.equal(half[:1], reference)
+    whole = animate(make_model())
+    assert float((half - whole).norm() / whole.norm()) < 0.1
+
+
 def test_guidance_that_asks_the_model_again_sees_the_clean_picture(bound, sample, unet_inputs, z0):
     from comfy_extras.nodes_pag import PerturbedAttentionGuidance
 
@@ -112,6 +137,7 @@ def test_the_given_model_is_not_changed(flash, model, motion, reference, sample)
         (torch.ones(3, 4, 8, 8), "The reference holds 3 pictures"),
         (torch.full((1, 4, 8, 8), float("nan")), "not finite"),
         (torch.ones(1, 4, 2, 8, 8), "must be one encoded picture"),
+        (torch.ones(1, 16, 8, 8), "another kind of VAE: it has 16 channels"),
     ],
 )
 def test_an_unusable_reference_is_refused(flash, model, latent, sentence):

@@ -1,11 +1,13 @@
 """Motion modules and cross-frame attention on ComfyUI's MODEL, and what other nodes do beside them."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import comfy.cldm.cldm
 import comfy.controlnet
 import comfy.model_management
 import comfy.model_patcher
+import comfy.model_sampling
 import comfy.ops
 import comfy.samplers
 import comfy.supported_models
@@ -95,6 +97,16 @@ def test_a_lora_before_equals_a_lora_after(flash, model, motion, action, sample,
     assert (before - sample(add(model, motion, action))).abs().max() > 0.01
 
 
+def test_a_lora_equals_weights_added_by_hand(flash, make_model, motion, sample, assert_same):
+    by_hand = make_model()
+    weights = dict(by_hand.model.named_parameters())
+    patched = lora_on(make_model())
+    for key, ((strength, (_, (diff,)), *_),) in patched.patches.items():
+        weights[key].data += strength * diff
+    add = flash.backend.add_action
+    assert_same(sample(add(patched, motion, None)), sample(add(by_hand, motion, None)))
+
+
 def test_a_lora_on_a_sibling_stays_there(flash, model, motion, sample):
     alone = sample(lora_on(model))
     animated = flash.backend.add_action(model, motion, None)
@@ -134,6 +146,27 @@ def test_a_guidance_node_before_equals_it_after(flash, model, motion, sample, re
     after = sample(guidance(name, animate(model)))
     assert_same(before, after)
     assert (after - sample(animate(model))).abs().max() > 1e-3
+
+
+def test_rescale_cfg_equals_a_loop_by_hand(animated, prompts, sample, make_oracle, assert_same):
+    """arXiv:2305.08891, section 3.4: guidance in v-prediction, with the prompt's deviation per frame."""
+    from comfy_extras.nodes_model_advanced import RescaleCFG
+
+    ours = sample(RescaleCFG().patch(animated, 0.7)[0])
+    oracle = make_oracle(animated)
+
+    def combine(x, sigma):
+        shown, alpha = oracle.shown(x, sigma), 1 / (1 + sigma**2)
+        v = [
+            (shown * alpha - oracle.denoised(x, sigma, p)) / (alpha * sigma**2) ** 0.5
+            for p in (prompts.positive, prompts.negative)
+        ]
+        guided = v[1] + 7.5 * (v[0] - v[1])
+        rescaled = guided * v[0].std(dim=(1, 2, 3), keepdim=True) / guided.std(dim=(1, 2, 3), keepdim=True)
+        v_final = 0.7 * rescaled + 0.3 * guided
+        return torch.cat([oracle.z0, (shown * alpha - v_final * (alpha * sigma**2) ** 0.5)[1:]])
+
+    assert_same(ours, oracle.euler(combine))
 
 
 def test_tcfg_and_dual_cfg_equal_a_loop_by_hand(animated, prompts, sample, make_oracle, assert_same):
@@ -204,6 +237,55 @@ def test_controlnet_equals_a_loop_by_hand(
     assert_same(ours, oracle.euler(combine))
 
 
+@pytest.mark.parametrize(
+    "left_out", ["cross-frame attention", "clean first frame", "keys and values", "motion"]
+)
+def test_every_mechanism_counts(flash, model, motion, action, reference, sample, left_out):
+    backend = flash.backend
+    whole = sample(backend.add_first_frame(backend.add_action(model, motion, action), reference))
+    without = {
+        "cross-frame attention": lambda: backend.add_first_frame(
+            backend.add_motion(model, motion), reference
+        ),
+        "clean first frame": lambda: backend.add_action(model, motion, action),
+        "keys and values": lambda: backend.add_first_frame(
+            backend.add_action(model, motion, replace(action, kv_diffs={})), reference
+        ),
+        "motion": lambda: backend.add_first_frame(
+            backend.add_action(model, motion, replace(action, motion={})), reference
+        ),
+    }
+    changed = sample(without[left_out]())
+    assert float((changed - whole)[1:].norm() / whole[1:].norm()) > 0.1
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+@pytest.mark.parametrize("first", ["cache", "motion"])
+def test_a_caching_node_may_skip_the_unet(flash, model, motion_path, sample, unet_inputs, version, first):
+    from comfy_extras.nodes_easycache import EasyCacheNode
+
+    motion = flash.backend.load_motion(motion_path, version)
+
+    def cached(m):
+        return EasyCacheNode.execute(m, 3.0, 0.1, 1.0, False)[0]
+
+    def moving(m):
+        return flash.backend.add_action(m, motion, None)
+
+    m = moving(cached(model)) if first == "cache" else cached(moving(model))
+    assert torch.isfinite(sample(m, steps=8)).all()
+    assert 0 < len(unet_inputs) <= 8
+
+
+def test_the_kind_of_prediction_is_kept(flash, model, motion):
+    from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
+
+    (v_model,) = ModelSamplingDiscrete().patch(model, "v_prediction", False)
+    schedule = flash.backend.add_motion(v_model, motion).get_model_object("model_sampling")
+    assert isinstance(schedule, comfy.model_sampling.V_PREDICTION)
+    assert float(schedule.sigma_max) == pytest.approx(25.15, abs=0.01)
+
+
 def test_low_vram_gives_the_same_video(animated, sample, assert_same):
     whole = sample(animated)
     comfy.model_management.unload_all_models()
@@ -242,12 +324,14 @@ def test_a_second_motion_is_refused(flash, model, motion):
             again()
 
 
-def test_models_of_other_kinds_are_refused(flash, motion):
-    sdxl = SimpleNamespace(model=SimpleNamespace(model_config=comfy.supported_models.SDXL({})))
-    with pytest.raises(ValueError, match="This MODEL is SDXL"):
-        flash.backend.add_motion(sdxl, motion)
-    with pytest.raises(ValueError, match="This MODEL is SDXL"):
-        flash.backend.add_first_frame(sdxl, torch.ones(1, 4, 8, 8))
+@pytest.mark.parametrize("kind", ["SDXL", "SD20", "LTXV", "WAN21_T2V"])
+def test_models_of_other_kinds_are_refused(flash, motion, kind):
+    config = getattr(comfy.supported_models, kind)({})
+    other = SimpleNamespace(model=SimpleNamespace(model_config=config))
+    with pytest.raises(ValueError, match=f"This MODEL is {kind}"):
+        flash.backend.add_motion(other, motion)
+    with pytest.raises(ValueError, match=f"This MODEL is {kind}"):
+        flash.backend.add_first_frame(other, torch.ones(1, 4, 8, 8))
 
 
 def test_a_motion_for_other_widths_is_refused(flash, model, tmp_path):

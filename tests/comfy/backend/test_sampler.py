@@ -18,13 +18,20 @@ def run(flash, prompts, reference):
     return run
 
 
-@pytest.mark.parametrize("steps", [4, 7])
+@pytest.mark.parametrize("steps", [7, 25])
 def test_the_run_equals_diffusers_ddim(
     flash, model, motion, run, make_oracle, animated, prompts, assert_same, steps
 ):
+    for weight in model.model.diffusion_model.out[2].parameters():
+        weight.data *= 0.3  # noise of about deviation 1, as trained; more would blow rounding up step by step
     ours = run(flash.backend.add_action(model, motion, None), steps=steps)
     scheduler = DDIMScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="linear", clip_sample=False, steps_offset=1
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="linear",
+        clip_sample=False,
+        steps_offset=1,
+        prediction_type="sample",  # the oracle gives denoised latents
     )
     scheduler.set_timesteps(steps)
     oracle = make_oracle(animated)
@@ -35,9 +42,7 @@ def test_the_run_equals_diffusers_ddim(
         x = latents / alpha**0.5
         cond, uncond = (oracle.denoised(x, sigma, p) for p in (prompts.positive, prompts.negative))
         denoised = uncond + 7.5 * (cond - uncond)
-        eps = (oracle.shown(x, sigma) - denoised) / sigma
-        shown = oracle.shown(x, sigma) * alpha**0.5
-        latents = scheduler.step(eps, t, shown).prev_sample
+        latents = scheduler.step(denoised, t, oracle.shown(x, sigma) * alpha**0.5).prev_sample
     theirs = torch.cat([oracle.z0, latents[1:]]) / 0.18215
     assert_same(ours, theirs)
 
@@ -55,11 +60,20 @@ def stop_after_one_step(*_):
     raise InterruptProcessingException
 
 
-def test_the_stock_sampler_starts_a_little_quieter(flash, model, motion, run, animated, sample):
-    paper = run(flash.backend.add_action(model, motion, None), steps=4)
-    stock = sample(animated, "ddim", "ddim_uniform", steps=4)
-    difference = float((stock - paper).norm() / paper.norm())
-    assert 1e-5 < difference < 0.05
+def test_the_stock_sampler_starts_a_little_quieter(animated, sample, unet_inputs):
+    with pytest.raises(InterruptProcessingException):
+        sample(animated, "ddim", "ddim_uniform", steps=25, callback=stop_after_one_step)
+    noise = torch.randn(5, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    ratio = unet_inputs[0][0][1:5] / noise[1:]
+    torch.testing.assert_close(ratio, torch.full_like(ratio, 0.99876), rtol=1e-5, atol=0)
+
+
+def test_a_schedule_of_fewer_levels_is_refused(flash, model, motion, run):
+    from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
+
+    (lcm,) = ModelSamplingDiscrete().patch(flash.backend.add_action(model, motion, None), "lcm", False)
+    with pytest.raises(ValueError, match="noise schedule has 50 levels"):
+        run(lcm)
 
 
 def test_adain_is_applied_at_its_strength(flash, model, motion, run):

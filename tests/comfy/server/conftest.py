@@ -134,6 +134,22 @@ def base() -> Iterator[Path]:
         yield base
 
 
+@pytest.fixture(scope="session")
+def comfyui() -> Path:
+    return COMFYUI
+
+
+@pytest.fixture(scope="session")
+def vae_config() -> dict[str, Any]:
+    return VAE
+
+
+@pytest.fixture(scope="session")
+def make_weights():
+    """A function: random weights for a layout of tensors."""
+    return lambda layout: random_weights(layout, torch.Generator().manual_seed(16))
+
+
 @dataclass(frozen=True)
 class Server:
     """A running ComfyUI."""

@@ -1,0 +1,78 @@
+"""The command line reads the same files as ComfyUI and makes the same video of them."""
+
+import comfy.sample
+import comfy.sd
+import pytest
+import torch
+from comfy.ldm.models.autoencoder import AutoencoderKL
+from safetensors.torch import load_file, save_file
+
+PROMPT, NEGATIVE = "a person is shooting a soccer ball", "blurry, worst quality"
+FRAMES, STEPS, SEED = 4, 5, 7
+
+
+@pytest.fixture(scope="module")
+def checkpoint(base, vae_config, make_weights, tmp_path_factory):
+    """The random checkpoint with a decoder of full size, as every real file has."""
+    tensors = load_file(base / "models/checkpoints/v1-5-pruned-emaonly-fp16.safetensors")
+    with torch.device("meta"):
+        vae = AutoencoderKL(ddconfig=vae_config, embed_dim=4)
+    decoder = {n: t for n, t in vae.state_dict().items() if n.startswith("decoder.")}
+    path = tmp_path_factory.mktemp("headless") / "random.safetensors"
+    save_file(tensors | {f"first_stage_model.{n}": t for n, t in make_weights(decoder).items()}, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def hosts(checkpoint, comfyui, pack):
+    """MODEL, CLIP and VAE of ComfyUI, and the base model of our own loader."""
+    headless = pack.module("flash_modules.backends.diffusers")
+    base_model = headless.load_base(headless.find_base(checkpoint, comfyui / "comfy/sd1_tokenizer"))
+    with torch.inference_mode():
+        model, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(str(checkpoint))
+    return model, clip, vae, headless, base_model
+
+
+def difference(ours: torch.Tensor, theirs: torch.Tensor) -> float:
+    return float((ours.float() - theirs.float()).norm() / theirs.float().norm())
+
+
+@torch.inference_mode()
+def test_prompts_and_pictures_are_encoded_alike_and_equal_seeds_give_equal_videos(hosts, base, pack):
+    model, clip, vae, headless, base_model = hosts
+    prompts = [clip.encode_from_tokens_scheduled(clip.tokenize(text)) for text in (PROMPT, NEGATIVE)]
+    embeds = [headless.encode_prompt(base_model, text) for text in (PROMPT, NEGATIVE)]
+    for ours, theirs in zip(embeds, prompts, strict=True):
+        assert difference(ours, theirs[0][0]) <= 1e-3
+
+    image = torch.rand(1, 64, 64, 3, generator=torch.Generator().manual_seed(1))
+    reference = vae.encode(image)
+    z0 = headless.encode_picture(base_model.vae, image)
+    assert difference(z0, reference * 0.18215) <= 1e-2  # ComfyUI may run the VAE in bf16
+
+    backend = pack.module("flash_modules.backends.comfy")
+    motion_path = base / "models/animatediff_models/v3_sd15_mm.ckpt"
+    m = backend.add_action(model, backend.load_motion(motion_path), None)
+    latents = torch.zeros(FRAMES, *reference.shape[1:])
+    comfyui_video = comfy.sample.sample(
+        backend.add_first_frame(m, reference),
+        comfy.sample.prepare_noise(latents, SEED),
+        STEPS,
+        7.5,
+        "ddim",
+        "ddim_uniform",
+        *prompts,
+        latents,
+        seed=SEED,
+        disable_pbar=True,
+    )
+    motion = pack.module("flash_modules.checkpoint").read_motion(motion_path)
+    headless_video = headless.sample_video(
+        headless.add_action(base_model.unet, motion, None).predict,
+        reference * 0.18215,
+        *(theirs[0][0] for theirs in prompts),
+        seed=SEED,
+        config=pack.module("flash_modules.noise_schedule").SamplerConfig(num_frames=FRAMES, steps=STEPS),
+        style=pack.module("flash_modules.adain").AdaINConfig(strength=0.0),
+    )
+    assert difference(headless_video / 0.18215, comfyui_video) <= 1e-4

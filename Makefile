@@ -12,7 +12,7 @@ TEST_FOLDERS = $(wildcard tests/core tests/backends)
 .PHONY: test test-host check lint-imports bench clean
 
 test: .venv/ready
-	$(if $(TEST_FOLDERS),.venv/bin/pytest $(TEST_FOLDERS) $(ARGS),@echo "tests/core and tests/backends do not exist yet.")
+	$(if $(TEST_FOLDERS),.venv/bin/pytest $(TEST_FOLDERS) $(ARGS),@echo "There are no tests/core and tests/backends.")
 	@$(MAKE) --no-print-directory test-host
 
 # Without a ComfyUI the tests are skipped, and tests/comfy/conftest.py says so.

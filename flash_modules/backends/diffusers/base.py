@@ -4,7 +4,6 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors import SafetensorError
 from transformers import CLIPTextModel, CLIPTokenizer
@@ -100,8 +99,9 @@ def load_base(files: BaseFiles) -> Base:
             f"The tokenizer in {files.tokenizer} has {len(tokenizer)} tokens and the base model {known}: "
             "it belongs to another model."
         )
+    text_encoder.float()  # diffusers reads models as fp32 by itself, transformers as they are stored
     for model in (unet, vae, text_encoder):
-        model.to(torch.float32).eval().requires_grad_(False)
+        model.eval().requires_grad_(False)
     return Base(unet=unet, vae=vae, text_encoder=text_encoder, tokenizer=tokenizer)
 
 

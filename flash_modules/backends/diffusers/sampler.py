@@ -46,7 +46,7 @@ def draw_noise(shape: torch.Size, seed: int) -> Tensor:
 def ksampler_start(noise_FCHW: Tensor, num_steps: int) -> Tensor:
     """The noise as ComfyUI's KSampler shows it to the U-Net at first: as much as the first timestep holds.
 
-    DDIM as published starts with the noise itself, which is 0.13 % stronger for 25 steps. From the schedule's
+    DDIM as published starts with the noise itself, which is 0.12 % stronger for 25 steps. From the schedule's
     last timestep ComfyUI starts so too.
     """
     timestep = ddim_timesteps(num_steps)[0]

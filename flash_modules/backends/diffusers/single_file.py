@@ -104,10 +104,10 @@ def _text_name(name: str) -> str:
 
 
 def _filled(model: Model, weights: Mapping[str, Tensor]) -> Model:
-    """The model with these weights. Raises KeyError with the name of one that is missing or does not fit."""
+    """The model with these weights in fp32. Raises KeyError with the name of one that is not right."""
     expected = model.state_dict()
     for name, tensor in expected.items():
         if name not in weights or weights[name].shape != tensor.shape:
             raise KeyError(name)
-    model.load_state_dict({name: weights[name] for name in expected}, assign=True)
+    model.load_state_dict({name: weights[name].float() for name in expected}, assign=True)
     return model

@@ -72,8 +72,7 @@ def run_window(run: Callable, video: WholeVideo, model, conds, x_in: Tensor, mod
     own = [position for position in range(len(window)) if position + before not in retained]
     x_FCHW[[window[position] for position in own]] = x_in[[position + before for position in own]]
     own_conds = [
-        None if side is None else [_cut(cond, video.conds[cond[_PLACE]], frames, total) for cond in side]
-        for side in conds
+        None if side is None else [_cut(cond, video.conds, frames, total) for cond in side] for side in conds
     ]
     sigma = video.sigma_F[:1].expand(len(frames))
     outs = run(model, own_conds, x_FCHW[frames], sigma, model_options)
@@ -82,8 +81,11 @@ def run_window(run: Callable, video: WholeVideo, model, conds, x_in: Tensor, mod
     return [out[rows] for out in outs]
 
 
-def _cut(cond: dict, whole: dict, frames: list[int], total: int) -> dict:
+def _cut(cond: dict, conds: tuple[dict, ...], frames: list[int], total: int) -> dict:
     """A prompt for these frames: whatever is given per frame is taken from the whole video's prompt."""
+    if _PLACE not in cond:  # a node's own prompt, which belongs to no frame
+        return cond
+    whole = conds[cond[_PLACE]]
 
     def per_frame(value) -> bool:
         return isinstance(value, torch.Tensor) and value.ndim > 0 and value.shape[0] == total

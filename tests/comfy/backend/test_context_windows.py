@@ -112,15 +112,13 @@ def test_prompts_of_areas_keep_their_side(animated, sample, prompts, unet_inputs
     assert sides == [{4}, {4, 8}]
 
 
-def test_a_guidance_node_gets_an_answer_to_its_own_question(animated, sample, unet_inputs):
-    asked = []
-
+@pytest.mark.parametrize("own_prompt", [True, False])
+def test_a_guidance_node_gets_an_answer_to_its_own_question(animated, sample, unet_inputs, own_prompt):
     def ask_again(args):
-        again = args["input"] * 0.5
-        asked.append(again)
-        comfy.samplers.calc_cond_batch(
-            args["model"], [args["cond"]], again, args["sigma"], args["model_options"]
-        )
+        again, prompt = args["input"] * 0.5, args["cond"]
+        if own_prompt:
+            prompt = [{key: value for key, value in cond.items() if key != "flash_cond"} for cond in prompt]
+        comfy.samplers.calc_cond_batch(args["model"], [prompt], again, args["sigma"], args["model_options"])
         return args["denoised"]
 
     m = windowed(animated)

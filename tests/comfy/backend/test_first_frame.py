@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from comfy.samplers import calc_cond_batch
 from comfy_extras.nodes_custom_sampler import (
     BasicGuider,
     BasicScheduler,
@@ -119,6 +120,28 @@ def test_guidance_that_asks_the_model_again_sees_the_clean_picture(bound, sample
     assert len(unet_inputs) == 4
     for latents, _ in unet_inputs:
         torch.testing.assert_close(latents[:1], z0, rtol=0, atol=1e-6)
+
+
+def test_a_question_about_other_latents_sees_the_clean_picture_too(bound, sample, unet_inputs, z0):
+    """As Self-Attention Guidance asks about blurred latents."""
+
+    def ask_again(args):
+        other = args["input"] * 0.5
+        calc_cond_batch(args["model"], [args["cond"]], other, args["sigma"], args["model_options"])
+        return args["denoised"]
+
+    bound.set_model_sampler_post_cfg_function(ask_again)
+    sample(bound, cfg=1.0)
+    assert len(unet_inputs) == 4
+    for latents, _ in unet_inputs:
+        torch.testing.assert_close(latents[:1], z0, rtol=0, atol=1e-6)
+
+
+def test_no_guidance_node_moves_the_picture(bound, sample, z0):
+    shown = []
+    bound.set_model_sampler_post_cfg_function(lambda args: args["denoised"] + 1.0)
+    sample(bound, callback=lambda step, x0, x, total: shown.append(x0.clone()))
+    torch.testing.assert_close(shown[-1][:1], z0, rtol=0, atol=1e-6)
 
 
 def test_the_given_model_is_not_changed(flash, model, motion, reference, sample):

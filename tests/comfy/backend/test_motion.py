@@ -45,6 +45,20 @@ def test_nothing_is_left_behind_after_a_stop(flash, model, motion, action, sampl
     assert torch.equal(sample(model), before)
 
 
+def test_other_patches_see_the_transformers_counted(flash, model, motion, sample):
+    def counts(m):
+        seen, m = [], m.clone()
+        m.set_model_attn1_patch(
+            lambda n, k, v, extra: (seen.append(extra["transformer_index"]), (n, k, v))[1]
+        )
+        sample(m, steps=1)
+        return seen
+
+    plain = counts(model)
+    assert sorted(set(plain)) == list(range(len(set(plain))))
+    assert counts(flash.backend.add_action(model, motion, None)) == plain
+
+
 def test_split_batches_give_the_same_video(animated, sample, unet_inputs, monkeypatch, assert_same):
     together = sample(animated)
     calls = len(unet_inputs)

@@ -7,7 +7,7 @@ PYTHON ?= python3
 ARGS ?=
 export COMFYUI_PATH ?= $(HOME)/comfy/ComfyUI
 COMFYUI_PYTHON ?= $(firstword $(wildcard $(COMFYUI_PATH)/.venv/bin/python) .venv/bin/python)
-TEST_FOLDERS = $(wildcard tests/core tests/backends)
+TEST_FOLDERS = $(wildcard tests/core tests/backends tests/actors)
 
 .PHONY: test test-host check lint-imports bench clean
 

@@ -1,24 +1,27 @@
 """The actions: key poses of a cycle, and what else is in the picture."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from .skeleton import CHANNELS, Array
+from .skeleton import CHANNELS, Array, floats
 
 Pose = dict[str, float]
+Keys = tuple[tuple[float, Mapping[str, float]], ...]
+"""Moments of a cycle, from 0 to 1, and the poses there."""
 
 _ARMS_DOWN: Pose = {"l_arm": -4, "r_arm": -4, "l_out": 9, "r_out": 9, "l_elbow": 12, "r_elbow": 12}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Action:
-    """Key poses at moments of a cycle, from 0 to 1, with a smooth way between them."""
+    """Key poses with a smooth way between them."""
 
     sentence: str
     seconds: float
     """Of one cycle at speed 1."""
-    keys: tuple[tuple[float, Pose], ...]
+    keys: Keys
     cyclic: bool = True
     """Whether the end is the start. An action that is not begins at its first pose and stays at its last."""
     view: float = 0.0
@@ -32,12 +35,12 @@ class Action:
     """Of the actor over ground, in body heights a second; the camera follows."""
 
 
-def _mirrored(pose: Pose) -> Pose:
+def _mirrored(pose: Mapping[str, float]) -> Pose:
     swap = {"l_": "r_", "r_": "l_"}
     return {swap.get(name[:2], name[:2]) + name[2:]: value for name, value in pose.items()}
 
 
-def _steps(*poses: Pose) -> tuple[tuple[float, Pose], ...]:
+def _steps(*poses: Mapping[str, float]) -> Keys:
     """A cycle of two steps: the poses, then the same with left and right exchanged."""
     both = [*poses, *(_mirrored(pose) for pose in poses)]
     return tuple((i / len(both), pose) for i, pose in enumerate(both))
@@ -433,18 +436,18 @@ def action_sentence(name: str) -> str:
     return find_action(name).sentence
 
 
-def key_table(keys: tuple[tuple[float, Pose], ...]) -> tuple[Array, Array]:
+def key_table(keys: Keys) -> tuple[Array, Array]:
     """Moments (K,) and key poses (K, channels); channels that a pose does not name are 0."""
-    moments = np.float32([moment for moment, _ in keys])
-    poses = np.float32([[pose.get(name, 0.0) for name in CHANNELS] for _, pose in keys])
+    moments = floats([moment for moment, _ in keys])
+    poses = floats([[pose.get(name, 0.0) for name in CHANNELS] for _, pose in keys])
     return moments, poses
 
 
 def between(moments: Array, values: Array, at_F: Array, *, cyclic: bool) -> Array:
     """Values (F, channels) on smooth curves through the key values (K, channels).
 
-    Cubic Hermite curves whose slopes never overshoot a key (Fritsch and Carlson's condition in its plain form:
-    no slope at turning points, else the harmonic mean), so feet and balls stay where two keys agree.
+    Cubic Hermite curves that never overshoot a key (no slope at turning points, else the harmonic mean of
+    the neighbouring chords: Fritsch and Butland's choice), so feet and balls stay where two keys agree.
     """
     if len(moments) == 1:
         return np.repeat(values, len(at_F), 0)
@@ -463,9 +466,8 @@ def between(moments: Array, values: Array, at_F: Array, *, cyclic: bool) -> Arra
     i = np.clip(np.searchsorted(moments, at_F, "right") - 1, 0, len(moments) - 2)
     t = ((at_F - moments[i]) / widths[i, 0])[:, None]
     start, end = values[i], values[i + 1]
-    return np.asarray(
+    return floats(
         start * (1 + 2 * t) * (1 - t) ** 2
         + end * t**2 * (3 - 2 * t)
-        + widths[i] * (slopes[i] * t * (1 - t) ** 2 - slopes[i + 1] * t**2 * (1 - t)),
-        np.float32,
+        + widths[i] * (slopes[i] * t * (1 - t) ** 2 - slopes[i + 1] * t**2 * (1 - t))
     )

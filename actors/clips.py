@@ -1,6 +1,6 @@
 """Clips: a motion in a look, as pictures and their truth."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +10,7 @@ from .looks import BOTTOMS, COLORS, HAIR_COLORS, HAIRCUTS, SCENES, STYLES, TEXTU
 from .motion import FPS, Motion
 from .render import Brush, Shot
 from .scenes import scene_pixels
-from .skeleton import JOINTS, Array
+from .skeleton import JOINTS, Array, floats
 from .stage import Stage
 
 _SWAP = [
@@ -57,18 +57,26 @@ def make_clip(motion: Motion, look: Look, *, num_frames: int = 8, size: int = 12
             flow[f] = _background_flow(stage.shot, f)
         brush.paint(f, pixels, flow[f] if f < num_frames - 1 else None, masks[f])
         frames[f] = np.clip(pixels * light_HW3 * 255 + 0.5, 0, 255)
-    joints = stage.joints()
-    if motion.mirrored:
-        frames, masks, flow = frames[:, :, ::-1], masks[:, :, ::-1], flow[:, :, ::-1] * np.float32([-1, 1])
-        joints = (joints * np.float32([-1, 1]) + np.float32([size, 0]))[:, :, _SWAP]
-    return Clip(
-        frames_FHW3=np.ascontiguousarray(frames),
-        joints_FPJ2=joints,
-        flow_FHW2=np.ascontiguousarray(flow),
-        masks_FHW=np.ascontiguousarray(masks),
+    clip = Clip(
+        frames_FHW3=frames,
+        joints_FPJ2=stage.joints(),
+        flow_FHW2=flow,
+        masks_FHW=masks,
         motion=motion,
         look=look,
         height=float(stage.shot.scale_F[0]),
+    )
+    return _mirrored(clip) if motion.mirrored else clip
+
+
+def _mirrored(clip: Clip) -> Clip:
+    size = clip.frames_FHW3.shape[2]
+    return replace(
+        clip,
+        frames_FHW3=np.ascontiguousarray(clip.frames_FHW3[:, :, ::-1]),
+        joints_FPJ2=(clip.joints_FPJ2 * floats([-1, 1]) + floats([size, 0]))[:, :, _SWAP],
+        flow_FHW2=np.ascontiguousarray(clip.flow_FHW2[:, :, ::-1] * floats([-1, 1])),
+        masks_FHW=np.ascontiguousarray(clip.masks_FHW[:, :, ::-1]),
     )
 
 
@@ -95,14 +103,14 @@ def _light(look: Look, size: int) -> Array:
     """Factors (H, W, 3) of the colours: the light's own colour, less of it in the corners."""
     y, x = (np.mgrid[0:size, 0:size].astype(np.float32) + 0.5) / size - 0.5
     corner_HW = 1 - look.vignette * (x**2 + y**2) * 2
-    return corner_HW[..., None] * np.float32(look.light)
+    return floats(corner_HW[..., None] * floats(look.light))
 
 
 def _background_places(shot: Shot, frame: int) -> tuple[Array, Array]:
     """Columns and rows of the scene's picture that lie under the frame's pixels."""
     first = shot.scale_F[0]
     middle = shot.size / 2
-    moved = (shot.center_F2[frame] - shot.center_F2[0]) * first * np.float32([1, -1])
+    moved = (shot.center_F2[frame] - shot.center_F2[0]) * first * floats([1, -1])
     pixels = (np.arange(shot.size, dtype=np.float32) + 0.5 - middle) * first / shot.scale_F[frame] + middle
     return pixels + moved[0] - 0.5, pixels + moved[1] - 0.5
 
@@ -120,4 +128,4 @@ def _sampled(picture_HW3: Array, x: Array, y: Array) -> Array:
     row, column = np.floor(y).astype(int), np.floor(x).astype(int)
     dy, dx = (y - row)[:, None, None].astype(np.float32), (x - column)[None, :, None].astype(np.float32)
     rows = picture_HW3[row] * (1 - dy) + picture_HW3[row + 1] * dy
-    return np.asarray(rows[:, column % width] * (1 - dx) + rows[:, (column + 1) % width] * dx, np.float32)
+    return floats(rows[:, column % width] * (1 - dx) + rows[:, (column + 1) % width] * dx)

@@ -34,20 +34,34 @@ class Figure:
         yield from self._trunk()
         yield from self._head()
 
-    def _part(self, group: str, start: Array, end: Array, r1: float, r2: float, color: Color, **more) -> Part:
-        depth_F = more.pop("depth", (start[:, 2] + end[:, 2]) / 2)
+    def _part(
+        self,
+        group: str,
+        start: Array,
+        end: Array,
+        r1: float,
+        r2: float,
+        color: Color,
+        *,
+        depth: Array,
+        texture: str = "plain",
+        outlined: bool = True,
+    ) -> Part:
         return Part(
             group=f"{self.label} {group}",
             start_F2=start[:, :2],
             end_F2=end[:, :2],
             radius=(r1, r2),
-            depth_F=depth_F,
+            depth_F=depth,
             color=color,
             label=self.label,
-            **more,
+            texture=texture,
+            outlined=outlined,
         )
 
-    def _limb(self, group: str, names: tuple[str, ...], radii: tuple[float, ...], colors: tuple[Color, ...]):
+    def _limb(
+        self, group: str, names: tuple[str, ...], radii: tuple[float, ...], colors: tuple[Color, ...]
+    ) -> Iterator[Part]:
         girth = self.body.girth**0.5
         tracks = [self.points[name] for name in names]
         depth = np.mean([track[:, 2] for track in tracks[:3]], axis=0)
@@ -80,16 +94,22 @@ class Figure:
     def _trunk(self) -> Iterator[Part]:
         dress, girth = self.dress, self.body.girth
         neck, pelvis, head = (self.points[name] for name in ("neck", "pelvis", "head"))
-        front = float(np.mean(np.abs(np.sin(np.deg2rad(self.yaw_F)))))
+        front = float(abs(np.sin(np.deg2rad(self.yaw_F[0]))))
         chest = (0.062 + 0.036 * front) * girth
         waist = (0.055 + 0.022 * front) * girth
         high = neck + 0.22 * (pelvis - neck)
         if dress.bottom_kind == "skirt":
             knees = (self.points["l_knee"] + self.points["r_knee"]) / 2
             hem = pelvis + 0.62 * (knees - pelvis)
-            wide = 0.075 + 0.5 * float(np.mean(np.abs(self.points["l_knee"] - self.points["r_knee"])[:, 0]))
+            apart = float(abs(self.points["l_knee"] - self.points["r_knee"])[0, 0])
             yield self._part(
-                "skirt", pelvis, hem, waist, min(wide, 0.13), dress.bottom, depth=pelvis[:, 2] + 0.02
+                "skirt",
+                pelvis,
+                hem,
+                waist,
+                min(0.075 + 0.5 * apart, 0.13),
+                dress.bottom,
+                depth=pelvis[:, 2] + 0.02,
             )
         else:
             low = pelvis + 0.06 * (neck - pelvis)

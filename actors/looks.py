@@ -70,7 +70,7 @@ class Dress:
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """Everything that a picture shows except who stands how: a style, two people's dress, a place, a light."""
+    """What a picture shows except who stands how: a style, two people's dress, a place, a light."""
 
     style: str
     actor: Dress
@@ -96,8 +96,8 @@ class Look:
 def draw_look(seed: int, held_out: bool = False) -> Look:
     """A look; the same seed gives the same one.
 
-    With `held_out` at least one of style, texture and scene is one that the small base has never seen; without,
-    none is.
+    With `held_out` the small base has never seen at least one of style, texture and scene; without, it has
+    seen all three.
     """
     rng = np.random.default_rng([seed, 7])
     strange = rng.permutation(3) < rng.integers(1, 4) if held_out else np.zeros(3, bool)

@@ -7,7 +7,7 @@ import numpy as np
 
 from .looks import Color, Look
 from .parts import Part, Placed, placed
-from .skeleton import Array
+from .skeleton import Array, floats
 
 _INK: Color = (0.1, 0.08, 0.1)
 _OUTLINES = {"outlined": 1.0, "cartoon": 1.5}
@@ -16,17 +16,18 @@ _OUTLINES = {"outlined": 1.0, "cartoon": 1.5}
 
 @dataclass(frozen=True, kw_only=True)
 class Shot:
-    """A camera in every frame: pixels for a body height, and what lies in the picture's middle and on its ground."""
+    """A camera in every frame."""
 
     scale_F: Array
+    """Pixels of a body height."""
     center_F2: Array
     """The middle of the picture, to the right and up, in body heights."""
     size: int
 
     def pixels(self, points_F2: Array) -> Array:
         """Where points lie in the picture."""
-        offset_F2 = (points_F2 - self.center_F2) * self.scale_F[:, None] * np.float32([1, -1])
-        return np.asarray(offset_F2 + self.size / 2, np.float32)
+        offset_F2 = (points_F2 - self.center_F2) * self.scale_F[:, None] * floats([1, -1])
+        return floats(offset_F2 + self.size / 2)
 
 
 class Brush:
@@ -81,7 +82,7 @@ class Brush:
             return
         where, x, y = window
         distance, *_ = _distance(stroke, x, y)
-        _blend(pixels_HW3, where, 0.5 + grow - distance, np.float32(color))
+        _blend(pixels_HW3, where, 0.5 + grow - distance, floats(color))
 
     def _fill(
         self, stroke: Placed, later: Placed, i: int, pixels_HW3: Array, flow_HW2: Array | None, mask_HW: Array
@@ -101,14 +102,14 @@ class Brush:
             np.copyto(flow_HW2[..., 1][where], new_y - y, where=inside)
 
     def _color(self, part: Part, stroke: Placed, along: Array, across: Array, radius: Array) -> Array:
-        color = np.float32(part.color)
+        color = floats(part.color)
         if part.texture != "plain":
             amount = _texture(part.texture, along, across, stroke)[..., None]
             other = np.float32(0.93) if color.mean() < 0.6 else color * np.float32(0.4)
             color = color * (1 - amount) + other * amount
         if self.look.style in ("shaded", "cartoon", "alien"):
             color = color * self._shade(stroke, along, across, radius)[..., None]
-        return np.asarray(color, np.float32)
+        return floats(color)
 
     def _shade(self, stroke: Placed, along: Array, across: Array, radius: Array) -> Array:
         """Lambert's law on a round limb, in two steps for cartoons."""
@@ -117,9 +118,9 @@ class Brush:
         ny = (over * stroke.along_y + across * stroke.along_x) / radius
         facing = nx * self.light[0] - ny * self.light[1]
         if self.look.style == "cartoon":
-            return np.asarray(_between(0.93 + (facing + 0.25) * 2, 0.78, 1.0), np.float32)
+            return floats(_between(0.93 + (facing + 0.25) * 2, 0.78, 1.0))
         depth = np.sqrt(_between(1 - nx * nx - ny * ny, 0, 1))
-        return np.asarray(0.55 + 0.28 * depth + 0.3 * facing, np.float32)
+        return floats(0.55 + 0.28 * depth + 0.3 * facing)
 
 
 def _distance(stroke: Placed, x: Array, y: Array) -> tuple[Array, Array, Array, Array]:
@@ -161,4 +162,4 @@ def _texture(kind: str, along: Array, across: Array, stroke: Placed) -> Array:
         wave = np.cos(2 * np.pi * u) + np.cos(2 * np.pi * v) - 0.7
     else:
         wave = np.sin(2 * np.pi * u) * np.sin(2 * np.pi * v) * 2
-    return np.asarray(_between(0.5 + 2 * wave, 0, 1), np.float32)
+    return floats(_between(0.5 + 2 * wave, 0, 1))

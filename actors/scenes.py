@@ -3,9 +3,10 @@
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .looks import Color
-from .skeleton import Array
+from .skeleton import Array, floats
 
 HORIZON = 0.62
 """Where the ground begins, in heights of the picture from its top."""
@@ -26,19 +27,21 @@ class _Canvas:
     def gradient(self, top: float, bottom: float, first: Color, last: Color) -> None:
         rows = slice(round(top * self.size), round(bottom * self.size))
         t = np.clip((self.y[rows, :1] - top) / max(bottom - top, 1e-3), 0, 1)[..., None]
-        self.pixels[rows] = np.float32(first) * (1 - t) + np.float32(last) * t
+        self.pixels[rows] = floats(first) * (1 - t) + floats(last) * t
 
     def box(self, x: float, y: float, width: float, height: float, color: Color) -> None:
         rows, columns, away_x, away_y = self._around(x, y, width / 2, height / 2)
         inside = (np.abs(away_x) < width / 2) & (np.abs(away_y) < height / 2)
-        self.pixels[rows, columns] += inside[..., None] * (np.float32(color) - self.pixels[rows, columns])
+        self.pixels[rows, columns] += inside[..., None] * (floats(color) - self.pixels[rows, columns])
 
     def disc(self, x: float, y: float, radius: float, color: Color, squash: float = 1.0) -> None:
         rows, columns, away_x, away_y = self._around(x, y, radius, radius * squash)
         amount = np.clip(0.5 - (np.hypot(away_x, away_y / squash) - radius) * self.size, 0, 1)[..., None]
-        self.pixels[rows, columns] += amount * (np.float32(color) - self.pixels[rows, columns])
+        self.pixels[rows, columns] += amount * (floats(color) - self.pixels[rows, columns])
 
-    def _around(self, x: float, y: float, width: float, height: float) -> tuple[Array, ...]:
+    def _around(
+        self, x: float, y: float, width: float, height: float
+    ) -> tuple[NDArray[np.intp], NDArray[np.intp], Array, Array]:
         """Rows and columns of a place, and how far they are from its middle."""
         columns = np.arange(int((x - width) * self.size) - 1, int((x + width) * self.size) + 2)
         rows = np.arange(int((y - height) * self.size) - 1, int((y + height) * self.size) + 2)
@@ -50,7 +53,7 @@ class _Canvas:
     def hills(self, level: float, height: float, waves: tuple[int, ...], phase: float, color: Color) -> None:
         angle = 2 * np.pi * self.x / WIDTH
         top = level - height * sum(np.sin(n * angle + phase * n) / n**0.5 for n in waves) / len(waves)
-        self._mix(np.clip(0.5 + (self.y - top) * self.size, 0, 1), np.float32(color))
+        self._mix(np.clip(0.5 + (self.y - top) * self.size, 0, 1), floats(color))
 
     def _mix(self, amount: Array, color: Array) -> None:
         self.pixels += amount.astype(np.float32)[..., None] * (color - self.pixels)

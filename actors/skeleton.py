@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-Array = NDArray[np.float32]
+Array = NDArray[np.floating]
 Points = dict[str, Array]
 """A track (F, 3) or (F, 2) by the name of its joint."""
 
@@ -58,7 +58,7 @@ def body_points(pose: Mapping[str, Array], body: Body) -> Points:
     `pose` gives a track (F,) for each of CHANNELS.
     """
     up, forward = _trunk_axes(pose)
-    left = np.broadcast_to(np.float32([0, 0, 1]), up.shape)
+    left = np.broadcast_to(floats([0, 0, 1]), up.shape)
     points: Points = {"pelvis": np.zeros_like(up)}
     points["neck"] = points["pelvis"] + 0.3 * body.trunk * up
     nod = _rad(pose["nod"])
@@ -117,11 +117,11 @@ def _direction(swing: Array, out: Array, sign: float, axes: tuple[Array, ...] | 
     up, forward, left = axes
     swing, out = _rad(swing)[:, None], _rad(out)[:, None]
     result = np.sin(swing) * np.cos(out) * forward - np.cos(swing) * np.cos(out) * up
-    return np.asarray(result + sign * np.sin(out) * left, np.float32)
+    return floats(result + sign * np.sin(out) * left)
 
 
 def _turned(axis: Array, towards: Array, angle: Array) -> Array:
-    return np.asarray(np.cos(angle)[:, None] * axis + np.sin(angle)[:, None] * towards, np.float32)
+    return floats(np.cos(angle)[:, None] * axis + np.sin(angle)[:, None] * towards)
 
 
 def _on_the_ground(points: Points, pose: Mapping[str, Array]) -> Points:
@@ -132,9 +132,14 @@ def _on_the_ground(points: Points, pose: Mapping[str, Array]) -> Points:
     return {name: track if name in axes else track + move for name, track in points.items()}
 
 
+def floats(values: ArrayLike) -> Array:
+    """Numbers as an array of single precision."""
+    return np.asarray(values, np.float32)
+
+
 def seen_from(points: Points, yaw: Array | float) -> Points:
-    """Points as (to the right, up, towards the viewer). At yaw 0 the body looks right, at 90 at the viewer."""
-    angle = np.deg2rad(np.asarray(yaw, np.float32))
+    """Points to the right, up and towards the viewer. At yaw 0 the body looks right, at 90 at the viewer."""
+    angle = np.deg2rad(floats(yaw))
     cos, sin = np.cos(angle), np.sin(angle)
     return {
         name: np.stack([p[:, 0] * cos + p[:, 2] * sin, p[:, 1], p[:, 0] * sin - p[:, 2] * cos], -1)

@@ -11,7 +11,7 @@ from .motion import FPS, Motion, pose_track
 from .parts import ACTOR, PARTNER, Part
 from .render import Shot
 from .scenes import GROUND
-from .skeleton import JOINTS, Array, Points, body_points, seen_from
+from .skeleton import JOINTS, Array, Points, body_points, floats, seen_from
 from .things import thing_parts
 
 _FOLLOWS = 0.9
@@ -74,9 +74,9 @@ def _shot(motion: Motion, times_F: Array, way_F: Array, size: int, *, on_beam: b
     action, camera = find_action(motion.action), motion.camera
     scale = action.framing * size / camera.distance
     up = (GROUND - 0.5) * size / scale - (_BEAM_HEIGHT if on_beam else 0)
-    middle = np.float32([action.center + camera.shift[0], up + camera.shift[1]])
-    center_F2 = middle + np.float32(camera.drift) * times_F[:, None]
-    center_F2[:, 0] += _FOLLOWS * way_F + (1 - _FOLLOWS) * way_F.mean()
+    middle = floats([action.center + camera.shift[0], up + camera.shift[1]])
+    center_F2 = middle + floats(camera.drift) * times_F[:, None]
+    center_F2[:, 0] += _FOLLOWS * way_F + 0.05 * action.speed
     scale_F = scale * (1 + camera.zoom * times_F)
     return Shot(scale_F=scale_F.astype(np.float32), center_F2=center_F2.astype(np.float32), size=size)
 

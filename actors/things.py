@@ -6,7 +6,7 @@ import numpy as np
 
 from .looks import Color
 from .parts import THING, Part
-from .skeleton import Array, Points
+from .skeleton import Array, Points, floats
 
 _WOOD: Color = (0.6, 0.42, 0.24)
 _STEEL: Color = (0.68, 0.7, 0.74)
@@ -53,7 +53,7 @@ def _at(x: Array | float, y: Array | float, like: Array) -> Array:
 def _along(start: Array, angle: Array, length: float) -> Array:
     """A point that far away; the angle counts from straight ahead, to above."""
     turn = np.deg2rad(angle)
-    return np.asarray(start[:, :2] + length * np.stack([np.cos(turn), np.sin(turn)], -1), np.float32)
+    return floats(start[:, :2] + length * np.stack([np.cos(turn), np.sin(turn)], -1))
 
 
 def _ball(points: Points, pose: Pose, acting: bool) -> Iterator[Part]:
@@ -69,7 +69,7 @@ def _ball(points: Points, pose: Pose, acting: bool) -> Iterator[Part]:
 
 
 def _cup(points: Points, pose: Pose, acting: bool) -> Iterator[Part]:
-    hand = points["r_hand"] if acting else points["r_hand"] + np.float32([0.02, 0.0, 0])
+    hand = points["r_hand"] if acting else points["r_hand"] + floats([0.02, 0.0, 0])
     angle = 90 + pose["prop_angle"]
     bottom = _along(hand, angle + 180, 0.03)
     rim = _along(hand, angle, 0.055)
@@ -120,6 +120,7 @@ def _axe(points: Points, pose: Pose, acting: bool) -> Iterator[Part]:
     log = _at(0.5, 0.0, like), _at(0.5, 0.13, like)
     yield _stroke("log", *log, 0.075, 0.075, (0.52, 0.35, 0.2), depth - 0.2)
     yield _stroke("log", log[1], log[1], 0.06, 0.06, (0.82, 0.66, 0.44), depth - 0.2)
+    hand: Array
     if acting:
         hand = (points["l_hand"] + points["r_hand"])[:, :2] / 2
         arm = hand - (points["l_elbow"] + points["r_elbow"])[:, :2] / 2
@@ -135,7 +136,7 @@ def _axe(points: Points, pose: Pose, acting: bool) -> Iterator[Part]:
 
 def _bucket(points: Points, pose: Pose, acting: bool) -> Iterator[Part]:
     like = pose["lean"]
-    hands = (points["l_hand"] + points["r_hand"]) / 2
+    hands: Array = (points["l_hand"] + points["r_hand"]) / 2
     center = hands[:, :2] if acting else _at(0.36, 0.12, like)
     angle = 90 - (pose["prop_angle"] if acting else 0 * like)
     depth = (hands[:, 2] if acting else points["pelvis"][:, 2]) + 0.06

@@ -1,0 +1,106 @@
+"""`python -m actors`: clips and contact sheets."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from tqdm import tqdm
+
+from flash_modules.video_files import SUFFIXES, write_video
+
+from .actions import ACTIONS, EXTRA_MOTIONS
+from .clips import Clip, make_clip
+from .looks import draw_look
+from .motion import draw_motion
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; the result is the exit code."""
+    args = _parser().parse_args(arguments)
+    try:
+        args.run(args)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m actors", description="Drawn people who perform actions, as clips with their truth."
+    )
+    commands = parser.add_subparsers(title="commands", required=True)
+    clips = commands.add_parser("clips", help="write clips of an action into a folder")
+    clips.set_defaults(run=write_clips)
+    clips.add_argument("--action", required=True, metavar="NAME", help=", ".join((*ACTIONS, *EXTRA_MOTIONS)))
+    clips.add_argument("--out", type=Path, required=True, help="the folder; it is made where it is missing")
+    clips.add_argument("--num", type=_positive, default=8, help="number of clips (default %(default)s)")
+    clips.add_argument(
+        "--frames", type=_positive, default=8, help="of a clip, 8 a second (default %(default)s)"
+    )
+    clips.add_argument("--size", type=_positive, default=128, help="pixels on a side (default %(default)s)")
+    clips.add_argument("--seed", type=int, default=0, help="another seed, other clips (default %(default)s)")
+    clips.add_argument(
+        "--suffix", choices=SUFFIXES, default=".mp4", help="kind of file (default %(default)s)"
+    )
+    clips.add_argument(
+        "--held-out-looks", action="store_true", help="only looks the small base has never seen"
+    )
+    clips.add_argument(
+        "--truth", action="store_true", help="also joints, flow and masks, as .npz beside each"
+    )
+    sheet = commands.add_parser("sheet", help="draw a contact sheet of every action")
+    sheet.set_defaults(run=write_sheet)
+    sheet.add_argument("--out", type=Path, required=True, help="the picture's file name")
+    sheet.add_argument(
+        "--looks", type=_positive, default=1, help="rows for each action (default %(default)s)"
+    )
+    sheet.add_argument("--seed", type=int, default=0, help="default %(default)s")
+    return parser
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError
+    return value
+
+
+def write_clips(args: argparse.Namespace) -> None:
+    """Write clips, each with its caption in a .txt beside it."""
+    args.out.mkdir(parents=True, exist_ok=True)
+    for i in tqdm(range(args.num), desc=args.action, unit="clip"):
+        seed = args.seed * 1000 + i
+        motion, look = draw_motion(args.action, seed), draw_look(seed, args.held_out_looks)
+        clip = make_clip(motion, look, num_frames=args.frames, size=args.size)
+        path = args.out / f"{args.action.replace(' ', '-')}-{i:03d}{args.suffix}"
+        write_clip(path, clip)
+        if args.truth:
+            np.savez_compressed(
+                path.with_suffix(".npz"), joints=clip.joints_FPJ2, flow=clip.flow_FHW2, masks=clip.masks_FHW
+            )
+
+
+def write_clip(path: Path, clip: Clip) -> None:
+    """Write the clip's pictures as a video, and its caption as text."""
+    write_video(path, (torch.from_numpy(frame) / 255 for frame in clip.frames_FHW3), clip.fps)
+    path.with_suffix(".txt").write_text(clip.caption + "\n", encoding="utf-8")
+
+
+def write_sheet(args: argparse.Namespace) -> None:
+    """Draw every action, a row of frames for each look; the last look of each is a held-out one."""
+    rows = []
+    for i, action in enumerate(tqdm((*ACTIONS, *EXTRA_MOTIONS), unit="action")):
+        for j in range(args.looks):
+            seed = args.seed * 1000 + 20 * i + j
+            look = draw_look(seed, held_out=args.looks > 1 and j == args.looks - 1)
+            rows.append(np.concatenate(make_clip(draw_motion(action, seed), look).frames_FHW3, axis=1))
+    Image.fromarray(np.concatenate(rows)).save(args.out)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,147 @@
+"""The U-Net of the small base: trained on pictures, then with motion modules on clips.
+
+All noise is that of flash_modules.noise_schedule, all timesteps are equally likely, the target is the noise.
+"""
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor, nn
+from torch.nn.functional import mse_loss
+from transformers import CLIPTextModel
+
+from flash_modules.backends.diffusers import AnimatedUNet, add_cross_frame_attention
+from flash_modules.backends.diffusers.sampler import Predict, ddim_scheduler
+from flash_modules.first_frame import replace_first_frame
+from flash_modules.noise_schedule import NUM_TIMESTEPS
+
+from .latents import Dataset
+from .models import new_motion, new_text_encoder, new_unet
+from .training import Limit, Recipe, averaged_weights, generator, train
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffusionConfig:
+    """Settings of both stages."""
+
+    pictures: int = 32
+    """Pictures of a step."""
+    clips: int = 4
+    """Clips of a step."""
+    picture_steps: float = 0.25
+    """Share of steps on pictures in the stage `clips`, so that the U-Net still works without motion."""
+    plain_steps: float = 0.25
+    """Share of steps as AnimateDiff trains: all frames with noise, plain attention."""
+    caption_drop: float = 0.1
+
+
+PICTURES = Recipe(lr=6e-4, scales={"unet": 1.0, "text_encoder": 1.0})
+CLIPS = Recipe(lr=5e-4, scales={"motion": 1.0, "unet": 1 / 3})
+
+
+def train_pictures(
+    out: Path, data: Dataset, limit: Limit, *, seed: int, config: DiffusionConfig | None = None
+) -> None:
+    """Train U-Net and text encoder from scratch on single frames, into out/pictures."""
+    config = config or DiffusionConfig()
+    unet, text_encoder = new_unet(seed).train(), new_text_encoder(data.tokenizer, seed).train()
+
+    def loss_of_step(step: int) -> tuple[Tensor, str]:
+        draws = generator(seed, "pictures", step)
+        latents_BCHW, tokens_BM = data.draw_pictures(config.pictures, draws, config.caption_drop)
+        text_embeds = text_encoder(tokens_BM).last_hidden_state
+        return picture_loss(unet, latents_BCHW, text_embeds, draws), "pictures"
+
+    model = nn.ModuleDict({"unet": unet, "text_encoder": text_encoder})
+    train(out / "pictures", model, loss_of_step, PICTURES, limit)
+
+
+def picture_loss(
+    unet: UNet2DConditionModel, latents_BCHW: Tensor, text_embeds: Tensor, draws: torch.Generator
+) -> Tensor:
+    """The error of the U-Net's noise on single pictures."""
+    noise_BCHW, timestep_B = _draw_noise(latents_BCHW, draws)
+    noisy_BCHW = ddim_scheduler().add_noise(latents_BCHW, noise_BCHW, timestep_B)
+    (eps_BCHW,) = unet(noisy_BCHW, timestep_B, text_embeds, return_dict=False)
+    return mse_loss(eps_BCHW, noise_BCHW)
+
+
+def _draw_noise(latents: Tensor, draws: torch.Generator) -> tuple[Tensor, Tensor]:
+    timestep_B = torch.randint(NUM_TIMESTEPS, (len(latents),), generator=draws)
+    return torch.randn(latents.shape, generator=draws), timestep_B
+
+
+@dataclass(frozen=True)
+class Views:
+    """One U-Net and one motion model in the three ways they are used; all share their weights."""
+
+    unet: UNet2DConditionModel
+    animated: AnimatedUNet
+    """Motion modules and plain attention: AnimateDiff."""
+    cross_frame: AnimatedUNet
+    """Motion modules and cross-frame attention: FLASH."""
+
+
+def share_weights(unet: UNet2DConditionModel, seed: int) -> Views:
+    """The U-Net, unchanged, and two copies of its layers on the same weights, with a new motion model."""
+    motion = new_motion(seed)
+    weights = {id(weight): weight for weight in unet.parameters()}
+    animated, cross_frame = (AnimatedUNet(copy.deepcopy(unet, dict(weights)), motion) for _ in range(2))
+    return Views(unet, animated, add_cross_frame_attention(cross_frame))
+
+
+def train_clips(
+    out: Path, data: Dataset, limit: Limit, *, seed: int, config: DiffusionConfig | None = None
+) -> None:
+    """Train motion modules and U-Net together on clips, from out/pictures into out/clips."""
+    config = config or DiffusionConfig()
+    unet, text_encoder = read_pictures(out, data)
+    views = share_weights(unet.train(), seed)
+    text_encoder.requires_grad_(False)
+
+    def loss_of_step(step: int) -> tuple[Tensor, str]:
+        draws = generator(seed, "clips", step)
+        kind = float(torch.rand((), generator=draws))
+        if kind < config.picture_steps:
+            latents_BCHW, tokens_BM = data.draw_pictures(config.pictures, draws, config.caption_drop)
+            text_embeds = text_encoder(tokens_BM).last_hidden_state
+            return picture_loss(views.unet, latents_BCHW, text_embeds, draws), "pictures"
+        latents_BFCHW, tokens_BM = data.draw_clips(config.clips, draws, config.caption_drop)
+        text_embeds = text_encoder(tokens_BM).last_hidden_state
+        if kind < config.picture_steps + config.plain_steps:
+            return plain_loss(views.animated.predict, latents_BFCHW, text_embeds, draws), "plain"
+        return first_frame_loss(views.cross_frame.predict, latents_BFCHW, text_embeds, draws), "first frame"
+
+    model = nn.ModuleDict({"unet": views.unet, "motion": views.animated.motion})
+    train(out / "clips", model, loss_of_step, CLIPS, limit)
+
+
+def read_pictures(out: Path, data: Dataset) -> tuple[UNet2DConditionModel, CLIPTextModel]:
+    """U-Net and text encoder as the stage `pictures` left them."""
+    unet, text_encoder = new_unet(0), new_text_encoder(data.tokenizer, 0)
+    unet.load_state_dict(averaged_weights(out / "pictures", "unet"))
+    text_encoder.load_state_dict(averaged_weights(out / "pictures", "text_encoder"))
+    return unet, text_encoder
+
+
+def plain_loss(
+    predict: Predict, latents_BFCHW: Tensor, text_embeds: Tensor, draws: torch.Generator
+) -> Tensor:
+    """The error of the noise of all frames: AnimateDiff's training (arXiv:2307.04725, Eq. 4)."""
+    noise_BFCHW, timestep_B = _draw_noise(latents_BFCHW, draws)
+    noisy_BFCHW = ddim_scheduler().add_noise(latents_BFCHW, noise_BFCHW, timestep_B)
+    return mse_loss(predict(noisy_BFCHW, timestep_B, text_embeds), noise_BFCHW)
+
+
+def first_frame_loss(
+    predict: Predict, latents_BFCHW: Tensor, text_embeds: Tensor, draws: torch.Generator
+) -> Tensor:
+    """The error of the noise of all frames but the first, which is clean as in FLASH's sampling."""
+    noise_BFCHW, timestep_B = _draw_noise(latents_BFCHW, draws)
+    noisy_BFCHW = ddim_scheduler().add_noise(latents_BFCHW, noise_BFCHW, timestep_B)
+    shown_BFCHW = replace_first_frame(noisy_BFCHW, latents_BFCHW[:, :1])
+    eps_BFCHW = predict(shown_BFCHW, timestep_B, text_embeds)
+    return mse_loss(eps_BFCHW[:, 1:], noise_BFCHW[:, 1:])

@@ -1,0 +1,94 @@
+"""The trained small base as files that the product reads."""
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from flash_modules.backends.diffusers import find_base, load_base
+from flash_modules.backends.diffusers.sampler import ddim_scheduler
+from flash_modules.checkpoint import read_motion
+from flash_modules.checkpoint.motion_layout import POSITIONS
+from flash_modules.checkpoint.tensor_file import Tensors, write_tensors
+from flash_modules.motion_module import TemporalAttention
+
+from .diffusion import read_pictures
+from .latents import Dataset
+from .models import new_motion
+from .training import averaged_weights, where
+
+MAX_MEGABYTES = 12.0
+
+
+def export(out: Path, data: Dataset, vae_folder: Path, about: dict[str, Any]) -> Path:
+    """Write out/export: a folder in diffusers' layout, motion.safetensors and training.json, all in fp16.
+
+    Raises ValueError if it is larger than 12 MB, or does not load again.
+    """
+    draft = out / "export.draft"
+    shutil.rmtree(draft, ignore_errors=True)
+    unet, text_encoder = read_pictures(out, data)
+    unet.load_state_dict(averaged_weights(out / "clips", "unet"))
+    unet.half().save_pretrained(draft / "unet")
+    text_encoder.half().save_pretrained(draft / "text_encoder")
+    shutil.copytree(vae_folder, draft / "vae")
+    shutil.copytree(out / "tokenizer", draft / "tokenizer")
+    ddim_scheduler().save_pretrained(draft / "scheduler")
+    write_tensors(draft / "motion.safetensors", _motion_tensors(out), {})
+    stages = {stage: where(out / stage) for stage in ("vae", "pictures", "clips")}
+    training = {**about, **_machine(), "stages": stages, "clips": len(data.captions)}
+    (draft / "training.json").write_text(json.dumps(training, indent=2) + "\n", encoding="utf-8")
+    _check_size(draft)
+    load_base(find_base(draft))
+    read_motion(draft / "motion.safetensors")
+    folder = out / "export"
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(draft, folder)
+    return folder
+
+
+def _motion_tensors(out: Path) -> Tensors:
+    """AnimateDiff's names, with the stored positions by which the number of frames is known."""
+    tensors = averaged_weights(out / "clips", "motion")
+    for name, module in new_motion(0).named_modules():
+        if isinstance(module, TemporalAttention):
+            tensors[name + POSITIONS] = module.positions_FC[None]
+    return {name: tensor.half() for name, tensor in tensors.items()}
+
+
+def _check_size(folder: Path) -> None:
+    """Show the size of every file; raise ValueError if all together are too large to ship."""
+    sizes = {path.relative_to(folder): path.stat().st_size for path in sorted(folder.rglob("*.*"))}
+    total = sum(sizes.values()) / 1e6
+    for path, size in sizes.items():
+        tqdm.write(f"{size / 1e6:8.3f} MB  {path}")
+    tqdm.write(f"{total:8.3f} MB  in all")
+    if total > MAX_MEGABYTES:
+        raise ValueError(
+            f"The small base has {total:.1f} MB, and at most {MAX_MEGABYTES:.0f} MB go into the repository: "
+            "make the widths in actors/base/models.py smaller."
+        )
+
+
+def _machine() -> dict[str, Any]:
+    """What the training ran on, and from which commit."""
+    cpu = platform.processor() or platform.machine()
+    if (info := Path("/proc/cpuinfo")).is_file():
+        models = [line for line in info.read_text().splitlines() if line.startswith("model name")]
+        cpu = models[0].split(":")[1].strip() if models else cpu
+    here = Path(__file__).parent
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=40"],
+        cwd=here, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return {
+        "commit": commit.stdout.strip() or "unknown",
+        "machine": f"{cpu}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
+        "torch": torch.__version__,
+    }

@@ -1,0 +1,84 @@
+"""The four networks of the small base, untrained: Stable Diffusion 1.5 and AnimateDiff v3, made small."""
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch import nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from flash_modules.motion_module import MotionConfig, MotionModel
+
+NUM_FRAMES = 8
+IMAGE_SIZE = 128
+LATENT_SIZE = IMAGE_SIZE // 8
+PROMPT_TOKENS = 32
+
+_WIDTHS = (64, 64)
+_TEXT_WIDTH = 64
+
+
+def new_vae(seed: int) -> AutoencoderKL:
+    """A VAE with factor 8. Groups of one channel would lose absolute colour, so there are 8 and not 32."""
+    torch.manual_seed(seed)
+    return AutoencoderKL(
+        block_out_channels=(32, 32, 64, 64),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=8,
+        sample_size=IMAGE_SIZE,
+        scaling_factor=0.18215,
+    )
+
+
+def new_text_encoder(tokenizer: CLIPTokenizer, seed: int) -> CLIPTextModel:
+    """A CLIP text encoder for the tokenizer's vocabulary."""
+    torch.manual_seed(seed)
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=_TEXT_WIDTH,
+            intermediate_size=2 * _TEXT_WIDTH,
+            projection_dim=_TEXT_WIDTH,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=PROMPT_TOKENS,
+            hidden_act="quick_gelu",
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+
+
+def new_unet(seed: int) -> UNet2DConditionModel:
+    """A U-Net of two levels with attention of 8 heads, as in SD 1.5.
+
+    The way down has none at full size, where it would cost a fifth of a step: the way up makes the details.
+    """
+    torch.manual_seed(seed)
+    return UNet2DConditionModel(
+        sample_size=LATENT_SIZE,
+        block_out_channels=_WIDTHS,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D",) * 2,
+        layers_per_block=2,
+        attention_head_dim=8,
+        cross_attention_dim=_TEXT_WIDTH,
+    )
+
+
+def new_motion(seed: int) -> MotionModel:
+    """Motion modules for the U-Net, in AnimateDiff v3's layout, that change nothing yet."""
+    torch.manual_seed(seed)
+    motion = MotionModel(
+        MotionConfig(
+            down=tuple((width,) * 2 for width in _WIDTHS),
+            up=tuple((width,) * 3 for width in reversed(_WIDTHS)),
+            max_frames=NUM_FRAMES,
+        )
+    )
+    for name, weight in motion.named_parameters():
+        if ".proj_out." in name:
+            nn.init.zeros_(weight)
+    return motion

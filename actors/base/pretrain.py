@@ -1,0 +1,141 @@
+"""`python -m actors.base.pretrain`: make the small base, from rendering clips to files for the product.
+
+It may be killed and started again at any time; a longer limit continues a stage that was over.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from .diffusion import train_clips, train_pictures
+from .export import export
+from .latents import Dataset, encode_pool
+from .pool import ClipPool, ClipSource, actor_clip, make_pool
+from .tokenizer import make_tokenizer, read_tokenizer
+from .training import Limit
+from .vae import finished_vae, train_vae
+
+_FILES_OF_TOKENIZER = ("tokenizer_config.json", "vocab.json", "merges.txt")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `pretrain`."""
+    parser.set_defaults(run=pretrain)
+    parser.add_argument("--out", type=Path, default=Path("out/base"), help="default %(default)s")
+    parser.add_argument("--stage", choices=[*STAGES], help="only this one (default: all, in this order)")
+    for stage, minutes in (("vae", 60), ("pictures", 150), ("clips", 180)):
+        parser.add_argument(
+            f"--minutes-{stage}", type=float, default=minutes, help="of training (default %(default)s)"
+        )
+    parser.add_argument("--clips", type=int, default=3000, help="size of the pool (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="default %(default)s")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="default %(default)s")
+    parser.add_argument("--steps", type=int, help="of each training stage, in place of minutes: for a trial")
+
+
+def pretrain(args: argparse.Namespace) -> None:
+    """Run the stages that the arguments name."""
+    torch.set_num_threads(args.threads)
+    limits = {
+        stage: Limit(seconds=60 * getattr(args, f"minutes_{stage}"), steps=args.steps)
+        for stage in ("vae", "pictures", "clips")
+    }
+    base = Pretraining(
+        out=args.out, limits=limits, num_clips=args.clips, seed=args.seed, workers=args.threads
+    )
+    for stage in [args.stage] if args.stage else STAGES:
+        STAGES[stage](base)
+
+
+def _words() -> Sequence[str]:
+    from ..clips import WORDS
+
+    return WORDS
+
+
+def _held_out() -> dict[str, Any]:
+    from ..actions import HELD_OUT_ACTIONS
+
+    return {"held_out_actions": list(HELD_OUT_ACTIONS), "held_out_looks": "draw_look(seed, held_out=True)"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretraining:
+    """All stages of one small base, each on what the ones before left in `out`."""
+
+    out: Path
+    limits: dict[str, Limit]
+    num_clips: int
+    seed: int
+    workers: int = 2
+    source: ClipSource = actor_clip
+    words: Callable[[], Sequence[str]] = _words
+    about: Callable[[], dict[str, Any]] = _held_out
+
+    @cached_property
+    def pool(self) -> ClipPool:
+        return ClipPool(self.out / "pool", self.num_clips)
+
+    @cached_property
+    def data(self) -> Dataset:
+        """Latents of the trained VAE and tokens of the captions, made where they are missing."""
+        vae, folder = finished_vae(self.out, self.pool)
+        latents_KFCHW = encode_pool(self.out / "latents" / folder.name, self.pool, vae)
+        where = self.out / "tokenizer"
+        made = all((where / name).is_file() for name in _FILES_OF_TOKENIZER)
+        tokenizer = read_tokenizer(where) if made else make_tokenizer(where, self.words())
+        return Dataset(latents_KFCHW, self.pool.captions, tokenizer)
+
+    def make_pool(self) -> None:
+        make_pool(self.out / "pool", self.source, self.num_clips, self.seed, self.workers)
+
+    def train_vae(self) -> None:
+        train_vae(self.out, self.pool, self.limits["vae"], seed=self.seed)
+
+    def make_latents(self) -> None:
+        spread = self.data.latents_KFCHW.float().std()
+        tqdm.write(f"{len(self.data.captions)} clips as latents, standard deviation {spread:.3f}")
+
+    def train_pictures(self) -> None:
+        train_pictures(self.out, self.data, self.limits["pictures"], seed=self.seed)
+
+    def train_clips(self) -> None:
+        train_clips(self.out, self.data, self.limits["clips"], seed=self.seed)
+
+    def export(self) -> None:
+        _, vae_folder = finished_vae(self.out, self.pool)
+        about = {"script": "python -m actors.base.pretrain", "seed": self.seed, **self.about()}
+        tqdm.write(f"Wrote {export(self.out, self.data, vae_folder, about)}")
+
+
+STAGES: dict[str, Callable[[Pretraining], None]] = {
+    "pool": Pretraining.make_pool,
+    "vae": Pretraining.train_vae,
+    "latents": Pretraining.make_latents,
+    "pictures": Pretraining.train_pictures,
+    "clips": Pretraining.train_clips,
+    "export": Pretraining.export,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m actors.base.pretrain", description=__doc__)
+    add_arguments(parser)
+    args = parser.parse_args(arguments)
+    try:
+        args.run(args)
+    except ValueError as error:
+        tqdm.write(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,205 @@
+"""The loop, the losses and the data of the small base's training, on moving rectangles."""
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from actors.base import diffusion, pool, vae
+from actors.base.diffusion import (
+    DiffusionConfig,
+    first_frame_loss,
+    share_weights,
+    train_clips,
+    train_pictures,
+)
+from actors.base.latents import Dataset
+from actors.base.models import new_unet, new_vae
+from actors.base.pool import ClipPool, make_pool
+from actors.base.tokenizer import make_tokenizer
+from actors.base.training import Limit, generator, train, where
+from actors.base.vae import VAEConfig, normalise_latents, train_vae
+from flash_modules.checkpoint.tensor_file import read_tensors
+
+torch.set_num_threads(1)
+
+WORDS = ("a", "red", "green", "box", "moves", ",", "push-up")
+SMALL = DiffusionConfig(pictures=2, clips=1, picture_steps=0.34, plain_steps=0.33)
+
+
+def moving_box(seed: int, index: int) -> tuple[np.ndarray, str]:
+    draws = np.random.default_rng((seed, index))
+    frames_FHW3 = np.full((8, 128, 128, 3), draws.integers(256, size=3), np.uint8)
+    color, left = draws.integers(256, size=3), draws.integers(60)
+    for f, frame_HW3 in enumerate(frames_FHW3):
+        frame_HW3[40:90, left + 4 * f : left + 4 * f + 30] = color
+    return frames_FHW3, "a red box moves" if index % 2 else "a green box moves"
+
+
+@pytest.fixture
+def clips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ClipPool:
+    monkeypatch.setattr(pool, "CHUNK", 3)
+    make_pool(tmp_path / "pool", moving_box, 6, seed=0, workers=1)
+    return ClipPool(tmp_path / "pool", 6)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Dataset:
+    latents_KFCHW = torch.randn(4, 8, 4, 4, 4, generator=torch.Generator().manual_seed(0)).half()
+    tokenizer = make_tokenizer(tmp_path / "tokenizer", WORDS)
+    return Dataset(latents_KFCHW, ["a red box", "a green box", "a box moves", "a box"], tokenizer)
+
+
+def losses(folder: Path) -> list[tuple[str, str, str]]:
+    with (folder / "loss.csv").open(encoding="utf-8") as file:
+        return [(row["step"], row["loss"], row["kind"]) for row in csv.DictReader(file)]
+
+
+class Killed(Exception):
+    pass
+
+
+def killed_in_step_3() -> Limit:
+    """A run that saves step 1, ends step 2 and is gone in step 3."""
+    times = iter((0.0, 1.0, 1.5))
+
+    def clock() -> float:
+        for now in times:
+            return now
+        raise Killed
+
+    return Limit(steps=3, save_every=1, clock=clock)
+
+
+def check_resume(run: Callable[[Path, Limit], None], tmp_path: Path, stage: str) -> None:
+    """A run that is killed repeats an uninterrupted one bit for bit, from the last saved step on."""
+    for name in ("whole", "killed"):
+        (tmp_path / name).mkdir(exist_ok=True)
+    run(tmp_path / "whole", Limit(steps=3))
+    with pytest.raises(Killed):
+        run(tmp_path / "killed", killed_in_step_3())
+    assert where(tmp_path / "killed" / stage)["steps"] == 1
+    assert len(losses(tmp_path / "killed" / stage)) == 2
+    run(tmp_path / "killed", Limit(steps=3))
+    assert losses(tmp_path / "killed" / stage) == losses(tmp_path / "whole" / stage)
+    states = [tmp_path / name / stage / "state.safetensors" for name in ("whole", "killed")]
+    (whole, _), (killed, _) = map(read_tensors, states)
+    assert whole.keys() == killed.keys()
+    assert all(torch.equal(whole[name], killed[name]) for name in whole)
+
+
+def test_vae_resumed_is_vae_uninterrupted(clips: ClipPool, tmp_path: Path) -> None:
+    config = VAEConfig(batch=2, crop=32, frames_every=3)
+    run = lambda out, limit: train_vae(out, clips, limit, seed=0, config=config)  # noqa: E731
+    check_resume(run, tmp_path, "vae")
+
+
+def test_pictures_and_clips_resumed_are_those_uninterrupted(data: Dataset, tmp_path: Path) -> None:
+    for train_stage, stage in ((train_pictures, "pictures"), (train_clips, "clips")):
+        run = lambda out, limit, train=train_stage: train(out, data, limit, seed=3, config=SMALL)  # noqa: E731
+        check_resume(run, tmp_path, stage)
+    kinds = {kind for _, _, kind in losses(tmp_path / "whole" / "clips")}
+    assert kinds == {
+        "pictures",
+        "plain",
+        "first frame",
+    }
+
+
+def test_longer_limit_goes_on(data: Dataset, tmp_path: Path) -> None:
+    ticks = iter(range(100))
+    limit = Limit(seconds=2, clock=lambda: next(ticks))
+    train_pictures(tmp_path, data, limit, seed=0, config=SMALL)
+    assert where(tmp_path / "pictures")["steps"] == 2
+    train_pictures(tmp_path, data, limit, seed=0, config=SMALL)
+    assert where(tmp_path / "pictures")["steps"] == 2
+    train_pictures(tmp_path, data, Limit(seconds=3, clock=lambda: next(ticks)), seed=0, config=SMALL)
+    assert where(tmp_path / "pictures")["steps"] == 3
+
+
+def test_loss_that_is_not_finite_stops_the_stage(tmp_path: Path) -> None:
+    model = torch.nn.ModuleDict({"unet": torch.nn.Linear(2, 2)})
+    loss = lambda step: (model["unet"](torch.full((1, 2), torch.inf)).sum(), "x")  # noqa: E731
+    recipe = diffusion.Recipe(lr=1e-3, scales={"unet": 1.0})
+    with pytest.raises(RuntimeError, match="non-finite"):
+        train(tmp_path / "x", model, loss, recipe, Limit(steps=1))
+
+
+def test_missing_stage_says_which_one_to_run(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="run the stage `vae` first"):
+        where(tmp_path / "vae")
+
+
+def test_clean_first_frame_is_out_of_the_loss() -> None:
+    latents_BFCHW = torch.randn(2, 3, 4, 5, 6)
+    eps_BFCHW = torch.randn(2, 3, 4, 5, 6, requires_grad=True)
+    seen = []
+
+    def predict(latents: Tensor, timestep: Tensor, text_embeds: Tensor) -> Tensor:
+        seen.append(latents)
+        return eps_BFCHW
+
+    first_frame_loss(predict, latents_BFCHW, torch.zeros(2, 1, 8), generator(0, "x", 0)).backward()
+    assert torch.equal(seen[0][:, 0], latents_BFCHW[:, 0])
+    assert not torch.isclose(seen[0][:, 1:], latents_BFCHW[:, 1:]).any(-1).all()
+    assert not eps_BFCHW.grad[:, 0].any()
+    assert eps_BFCHW.grad[:, 1:].all()
+
+
+def test_views_share_weights_and_only_two_are_animated() -> None:
+    unet = new_unet(0)
+    before = [name for name, _ in unet.named_parameters()]
+    views = share_weights(unet, 1)
+    for view in (views.animated, views.cross_frame):
+        assert view.motion is views.animated.motion
+        assert all(a is b for a, b in zip(unet.parameters(), view.unet.parameters(), strict=True))
+    assert [name for name, _ in unet.named_parameters()] == before
+    torch.nn.init.ones_(next(w for n, w in views.animated.motion.named_parameters() if "proj_out.w" in n))
+    latents_BFCHW, text_embeds = torch.randn(1, 3, 4, 4, 4), torch.randn(1, 32, 64)
+    timestep = torch.tensor([500])
+    with torch.no_grad():
+        plain = unet(latents_BFCHW[0], 500, text_embeds.expand(3, -1, -1)).sample[None]
+        animated = views.animated.predict(latents_BFCHW, timestep, text_embeds)
+        cross_frame = views.cross_frame.predict(latents_BFCHW, timestep, text_embeds)
+    assert not torch.allclose(plain, animated, atol=1e-3)
+    assert not torch.allclose(animated, cross_frame, atol=1e-3)
+
+
+def test_normalised_latents_have_spread_1_and_the_same_pictures(clips: ClipPool) -> None:
+    model = new_vae(0).eval()
+    pixels_BCHW = vae.to_pixels(torch.from_numpy(np.array(clips.chunks_KFHW3[0][:, 0])))
+    decode = lambda: model.decode(model.encode(pixels_BCHW).latent_dist.mean).sample  # noqa: E731
+    with torch.no_grad():
+        before, variance = decode(), model.encode(pixels_BCHW).latent_dist
+        normalise_latents(model, pixels_BCHW)
+        after, latents_BCHW = decode(), model.encode(pixels_BCHW).latent_dist.mean * 0.18215
+    torch.testing.assert_close(after, before, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(latents_BCHW.mean(dim=(0, 2, 3)), torch.zeros(4), atol=1e-3, rtol=0)
+    torch.testing.assert_close(latents_BCHW.std(dim=(0, 2, 3)), torch.ones(4), atol=1e-3, rtol=0)
+    ratio = model.encode(pixels_BCHW).latent_dist.std / variance.std
+    assert torch.allclose(ratio, ratio.mean(dim=(0, 2, 3), keepdim=True), rtol=1e-2)
+
+
+def test_pool_grows_without_touching_what_is_there(clips: ClipPool, tmp_path: Path) -> None:
+    before = [path.stat().st_mtime_ns for path in clips.paths]
+    make_pool(tmp_path / "pool", moving_box, 7, seed=0, workers=1)
+    larger = ClipPool(tmp_path / "pool", 7)
+    assert [path.stat().st_mtime_ns for path in larger.paths[:2]] == before
+    assert len(larger) == 7
+    assert np.array_equal(larger.frame(6, 5), moving_box(0, 6)[0][5])
+    with pytest.raises(ValueError, match="holds clips of seed 0"):
+        make_pool(tmp_path / "pool", moving_box, 7, seed=1, workers=1)
+    with pytest.raises(ValueError, match=r"lacks 00003\.npy: run the stage `pool`"):
+        ClipPool(tmp_path / "pool", 10)
+
+
+def test_dropped_captions_are_the_empty_prompt(data: Dataset) -> None:
+    latents_BCHW, tokens_BM = data.draw_pictures(5, generator(0, "x", 0), 1.0)
+    assert latents_BCHW.shape == (5, 4, 4, 4)
+    assert (tokens_BM == data.empty_M).all()
+    _, tokens_BM = data.draw_clips(5, generator(0, "x", 0), 0.0)
+    assert not (tokens_BM == data.empty_M).all(dim=1).any()

@@ -1,4 +1,4 @@
-"""`python -m actors`: clips and contact sheets."""
+"""`python -m actors`: clips, contact sheets, and the models that are trained on them."""
 
 import argparse
 import sys
@@ -12,7 +12,9 @@ from tqdm import tqdm
 
 from flash_modules.video_files import SUFFIXES, write_video
 
+from . import reader_training
 from .actions import ACTIONS, EXTRA_MOTIONS
+from .base import pretrain
 from .clips import Clip, make_clip
 from .looks import draw_look
 from .motion import draw_motion
@@ -60,6 +62,9 @@ def _parser() -> argparse.ArgumentParser:
         "--looks", type=_positive, default=1, help="rows for each action (default %(default)s)"
     )
     sheet.add_argument("--seed", type=int, default=0, help="default %(default)s")
+    base = commands.add_parser("pretrain", help="make the small base, from rendering clips to its files")
+    pretrain.add_arguments(base)
+    reader_training.add_arguments(commands.add_parser("reader", help="train the reader of joints and looks"))
     return parser
 
 

@@ -1,6 +1,7 @@
 """The U-Net of the small base: trained on pictures, then with motion modules on clips.
 
 All noise is that of flash_modules.noise_schedule, all timesteps are equally likely, the target is the noise.
+Steps with little noise count less (min-SNR, arXiv:2303.09556): a small model would spend itself on them.
 """
 
 import copy
@@ -9,8 +10,8 @@ from pathlib import Path
 
 import torch
 from diffusers import UNet2DConditionModel
+from diffusers.training_utils import compute_snr
 from torch import Tensor, nn
-from torch.nn.functional import mse_loss
 from transformers import CLIPTextModel
 
 from flash_modules.backends.diffusers import AnimatedUNet, add_cross_frame_attention
@@ -27,9 +28,9 @@ from .training import Limit, Recipe, averaged_weights, generator, train
 class DiffusionConfig:
     """Settings of both stages."""
 
-    pictures: int = 32
+    pictures: int = 16
     """Pictures of a step."""
-    clips: int = 4
+    clips: int = 2
     """Clips of a step."""
     picture_steps: float = 0.25
     """Share of steps on pictures in the stage `clips`, so that the U-Net still works without motion."""
@@ -37,6 +38,9 @@ class DiffusionConfig:
     """Share of steps as AnimateDiff trains: all frames with noise, plain attention."""
     caption_drop: float = 0.1
 
+
+_MAX_SNR = 5.0
+"""Gamma of min-SNR, as its authors chose it."""
 
 PICTURES = Recipe(lr=6e-4, scales={"unet": 1.0, "text_encoder": 1.0})
 CLIPS = Recipe(lr=5e-4, scales={"motion": 1.0, "unet": 1 / 3})
@@ -66,7 +70,14 @@ def picture_loss(
     noise_BCHW, timestep_B = _draw_noise(latents_BCHW, draws)
     noisy_BCHW = ddim_scheduler().add_noise(latents_BCHW, noise_BCHW, timestep_B)
     (eps_BCHW,) = unet(noisy_BCHW, timestep_B, text_embeds, return_dict=False)
-    return mse_loss(eps_BCHW, noise_BCHW)
+    return noise_error(eps_BCHW, noise_BCHW, timestep_B)
+
+
+def noise_error(eps: Tensor, noise: Tensor, timestep_B: Tensor) -> Tensor:
+    """Mean squared error, each picture or clip weighted with min(SNR, 5) / SNR (arXiv:2303.09556, Eq. 8)."""
+    error_B = (eps - noise).square().flatten(1).mean(dim=1)
+    snr_B: Tensor = compute_snr(ddim_scheduler(), timestep_B)
+    return (error_B * snr_B.clamp(max=_MAX_SNR) / snr_B).mean()
 
 
 def _draw_noise(latents: Tensor, draws: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -133,7 +144,7 @@ def plain_loss(
     """The error of the noise of all frames: AnimateDiff's training (arXiv:2307.04725, Eq. 4)."""
     noise_BFCHW, timestep_B = _draw_noise(latents_BFCHW, draws)
     noisy_BFCHW = ddim_scheduler().add_noise(latents_BFCHW, noise_BFCHW, timestep_B)
-    return mse_loss(predict(noisy_BFCHW, timestep_B, text_embeds), noise_BFCHW)
+    return noise_error(predict(noisy_BFCHW, timestep_B, text_embeds), noise_BFCHW, timestep_B)
 
 
 def first_frame_loss(
@@ -144,4 +155,4 @@ def first_frame_loss(
     noisy_BFCHW = ddim_scheduler().add_noise(latents_BFCHW, noise_BFCHW, timestep_B)
     shown_BFCHW = replace_first_frame(noisy_BFCHW, latents_BFCHW[:, :1])
     eps_BFCHW = predict(shown_BFCHW, timestep_B, text_embeds)
-    return mse_loss(eps_BFCHW[:, 1:], noise_BFCHW[:, 1:])
+    return noise_error(eps_BFCHW[:, 1:], noise_BFCHW[:, 1:], timestep_B)

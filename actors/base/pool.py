@@ -12,6 +12,12 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from ..actions import EXTRA_MOTIONS, SEEN_ACTIONS
+from ..clips import make_clip
+from ..looks import draw_look
+from ..motion import draw_motion
+from .models import IMAGE_SIZE, NUM_FRAMES
+
 ClipSource = Callable[[int, int], tuple[np.ndarray, str]]
 """``source(seed, index) -> (frames_FHW3 uint8, caption)``; a function of a module, for other processes."""
 
@@ -21,12 +27,6 @@ CHUNK = 50
 
 def actor_clip(seed: int, index: int) -> tuple[np.ndarray, str]:
     """A clip of a seen action, or of an everyday motion, in a look that is not held out."""
-    from ..actions import EXTRA_MOTIONS, SEEN_ACTIONS
-    from ..clips import make_clip
-    from ..looks import draw_look
-    from ..motion import draw_motion
-    from .models import IMAGE_SIZE, NUM_FRAMES
-
     draws = random.Random(f"{seed} clip {index}")
     action = draws.choice((*SEEN_ACTIONS, *EXTRA_MOTIONS))
     motion, look = draw_motion(action, draws.getrandbits(31)), draw_look(draws.getrandbits(31))

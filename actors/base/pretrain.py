@@ -1,19 +1,20 @@
-"""`python -m actors.base.pretrain`: make the small base, from rendering clips to files for the product.
+"""`python -m actors pretrain`: make the small base, from rendering clips to files for the product.
 
 It may be killed and started again at any time; a longer limit continues a stage that was over.
 """
 
 import argparse
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 from tqdm import tqdm
 
+from ..actions import HELD_OUT_ACTIONS
+from ..clips import WORDS
+from ..looks import HELD_OUT_SCENE, HELD_OUT_STYLE, HELD_OUT_TEXTURE
 from .diffusion import train_clips, train_pictures
 from .export import export
 from .latents import Dataset, encode_pool
@@ -54,16 +55,10 @@ def pretrain(args: argparse.Namespace) -> None:
         STAGES[stage](base)
 
 
-def _words() -> Sequence[str]:
-    from ..clips import WORDS
-
-    return WORDS
-
-
-def _held_out() -> dict[str, Any]:
-    from ..actions import HELD_OUT_ACTIONS
-
-    return {"held_out_actions": list(HELD_OUT_ACTIONS), "held_out_looks": "draw_look(seed, held_out=True)"}
+_HELD_OUT = {
+    "held_out_actions": list(HELD_OUT_ACTIONS),
+    "held_out_looks": [f"{HELD_OUT_STYLE} style", f"{HELD_OUT_TEXTURE} shirt", HELD_OUT_SCENE],
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,8 +71,7 @@ class Pretraining:
     seed: int
     workers: int = 2
     source: ClipSource = actor_clip
-    words: Callable[[], Sequence[str]] = _words
-    about: Callable[[], dict[str, Any]] = _held_out
+    words: Sequence[str] = WORDS
 
     @cached_property
     def pool(self) -> ClipPool:
@@ -90,7 +84,7 @@ class Pretraining:
         latents_KFCHW = encode_pool(self.out / "latents" / folder.name, self.pool, vae)
         where = self.out / "tokenizer"
         made = all((where / name).is_file() for name in _FILES_OF_TOKENIZER)
-        tokenizer = read_tokenizer(where) if made else make_tokenizer(where, self.words())
+        tokenizer = read_tokenizer(where) if made else make_tokenizer(where, self.words)
         return Dataset(latents_KFCHW, self.pool.captions, tokenizer)
 
     def make_pool(self) -> None:
@@ -111,7 +105,7 @@ class Pretraining:
 
     def export(self) -> None:
         _, vae_folder = finished_vae(self.out, self.pool)
-        about = {"script": "python -m actors.base.pretrain", "seed": self.seed, **self.about()}
+        about = {"script": "python -m actors pretrain", "seed": self.seed, **_HELD_OUT}
         tqdm.write(f"Wrote {export(self.out, self.data, vae_folder, about)}")
 
 
@@ -123,19 +117,3 @@ STAGES: dict[str, Callable[[Pretraining], None]] = {
     "clips": Pretraining.train_clips,
     "export": Pretraining.export,
 }
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m actors.base.pretrain", description=__doc__)
-    add_arguments(parser)
-    args = parser.parse_args(arguments)
-    try:
-        args.run(args)
-    except ValueError as error:
-        tqdm.write(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -14,18 +14,15 @@ from actors.reader import (
     MIRRORED,
     WEIGHTS,
     Reader,
-    _moved,
     actor_is_right,
     clip_video,
     joint_distance,
-    joint_loss,
     joint_places,
     load_reader,
-    look_loss,
     read_joints,
     read_looks,
-    train,
 )
+from actors.reader_training import _moved, joint_loss, look_loss, train
 from actors.skeleton import JOINTS
 
 

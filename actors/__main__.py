@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from flash_modules.video_files import SUFFIXES, write_video
 
-from . import reader_training
+from . import page, reader_training
 from .actions import ACTIONS, EXTRA_MOTIONS
 from .base import pretrain
 from .clips import Clip, make_clip
@@ -65,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     base = commands.add_parser("pretrain", help="make the small base, from rendering clips to its files")
     pretrain.add_arguments(base)
     reader_training.add_arguments(commands.add_parser("reader", help="train the reader of joints and looks"))
+    page.add_arguments(commands.add_parser("page", help="show and measure what the small base knows"))
     return parser
 
 

@@ -1,0 +1,152 @@
+"""`python -m actors page`: what actors look like and what the small base knows, with figures."""
+
+import argparse
+import base64
+import html
+import io
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from flash_modules.metrics import psnr, ssim
+
+from .actions import ACTIONS, EXTRA_MOTIONS, HELD_OUT_ACTIONS
+from .clips import Clip, make_clip
+from .looks import draw_look
+from .measures import Scores, markdown_table, mean_looks, score
+from .motion import FPS, continuations, draw_motion
+from .reader import WEIGHTS as READER
+from .reader import Reader, clip_video, load_reader
+from .small_base import FOLDER, SmallBase, load_small_base
+
+NUM_TRUTHS = 6
+FRESH = 10**6
+"""Seeds from here on are of clips that no model was trained on."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A generated video beside one of its truths."""
+
+    action: str
+    truth: Clip
+    video_FHWC: Tensor
+    scores: Scores
+
+    @property
+    def held_out(self) -> bool:
+        return self.action in HELD_OUT_ACTIONS
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `page`."""
+    parser.set_defaults(run=write_page)
+    parser.add_argument("--out", type=Path, default=Path("out/actors.html"), help="default %(default)s")
+    parser.add_argument("--base", type=Path, default=FOLDER, help="the small base (default %(default)s)")
+    parser.add_argument("--reader", type=Path, default=READER, help="the reader's file (default %(default)s)")
+    parser.add_argument("--pictures", type=int, default=2, help="animated per action (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="other pictures (default %(default)s)")
+
+
+def write_page(args: argparse.Namespace) -> None:
+    """Measure the small base, write the page, and print its tables."""
+    start = time.monotonic()
+    reader, base = load_reader(args.reader), load_small_base(args.base)
+    samples = list(draw_samples(base, reader, args.pictures, args.seed))
+    tables = [*_tables(base, reader, samples)]
+    minutes = (time.monotonic() - start) / 60
+    tables.append(f"{minutes:.1f} minutes on {torch.get_num_threads()} threads.")
+    print("\n\n".join(tables))
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(_page(samples, tables), encoding="utf-8")
+    print(f"Wrote {args.out}")
+
+
+def draw_samples(base: SmallBase, reader: Reader, pictures: int, seed: int) -> Iterator[Sample]:
+    """Videos of every action that go on from pictures which nobody was trained on."""
+    training = mean_looks(reader, [_fresh_clip(action, seed + 500) for action in ACTIONS])
+    work = [(action, i) for action in ACTIONS for i in range(pictures)]
+    for action, i in tqdm(work, desc="Animating", unit="video"):
+        motion, look = draw_motion(action, FRESH + seed + i), draw_look(FRESH + seed + i)
+        truths = [make_clip(m, look) for m in continuations(motion, NUM_TRUTHS, seed=seed)]
+        video_FHWC = base.animate(truths[0], seed=seed + i)
+        yield Sample(
+            action, truths[0], video_FHWC, score(video_FHWC, truths[0], truths, training, reader=reader)
+        )
+
+
+def _fresh_clip(action: str, seed: int, *, held_out: bool = False) -> Clip:
+    return make_clip(draw_motion(action, FRESH + seed), draw_look(FRESH + seed, held_out))
+
+
+def _tables(base: SmallBase, reader: Reader, samples: Sequence[Sample]) -> Iterator[str]:
+    groups = {"seen actions": False, "held-out actions": True}
+    rows = {name: [s.scores for s in samples if s.held_out is flag] for name, flag in groups.items()}
+    yield markdown_table(rows)
+    yield markdown_table({action: [s.scores for s in samples if s.action == action] for action in ACTIONS})
+    lines = ["| VAE, frames rebuilt | PSNR, dB | SSIM |", "| --- | --- | --- |"]
+    for name, held_out in (("seen looks", False), ("held-out looks", True)):
+        clips = [_fresh_clip(action, 900, held_out=held_out) for action in ACTIONS]
+        pairs = [(base.rebuilt(clip), clip_video(clip)) for clip in clips]
+        values = [fmean(measure(*pair) for pair in pairs) for measure in (psnr, ssim)]
+        lines.append(f"| {name} | {values[0]:.1f} | {values[1]:.3f} |")
+    yield "\n".join(lines)
+
+
+def _page(samples: Sequence[Sample], tables: Sequence[str]) -> str:
+    actors = [
+        _figure(clip_video(_fresh_clip(action, 20 * i + j, held_out=j == 3)), action)
+        for i, action in enumerate((*ACTIONS, *EXTRA_MOTIONS))
+        for j in range(4)
+    ]
+    made = []
+    for sample in sorted(samples, key=lambda s: s.held_out):
+        known = "held out" if sample.held_out else "seen"
+        made += [
+            _figure(clip_video(sample.truth), f"{sample.action} ({known}): truth"),
+            _figure(sample.video_FHWC, f"small base, joint error {sample.scores.joint_error:.1f} %"),
+        ]
+    return _TEMPLATE.format(
+        actors="".join(actors),
+        made="".join(made),
+        tables="".join(f"<pre>{html.escape(t)}</pre>" for t in tables),
+    )
+
+
+def _figure(video_FHWC: Tensor, text: str) -> str:
+    frames = [Image.fromarray(frame) for frame in (video_FHWC * 255).round().byte().numpy()]
+    file = io.BytesIO()
+    frames[0].save(
+        file, "webp", save_all=True, append_images=frames[1:], duration=1000 / FPS, loop=0, quality=85
+    )
+    data = base64.b64encode(file.getvalue()).decode()
+    return (
+        f'<figure><img src="data:image/webp;base64,{data}" alt="{html.escape(text)}">'
+        f"<figcaption>{html.escape(text)}</figcaption></figure>"
+    )
+
+
+_TEMPLATE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>Actors and the small base</title>
+<style>
+body {{ font: 15px/1.5 sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em; }}
+div {{ display: grid; grid-template-columns: repeat(8, 1fr); gap: 8px; }}
+figure {{ margin: 0; }} img {{ width: 100%; }} figcaption {{ font-size: 11px; }}
+pre {{ overflow-x: auto; }}
+</style>
+<h1>Actors and the small base</h1>
+<h2>Every action in four looks; the fourth is one that the small base has never seen</h2>
+<div>{actors}</div>
+<h2>Pictures animated by the small base, beside one true continuation</h2>
+<div>{made}</div>
+<h2>Figures</h2>
+{tables}
+</html>
+"""

@@ -1,0 +1,58 @@
+"""The committed small base, used as the product uses a base: it animates an actor's picture."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from flash_modules.adain import AdaINConfig
+from flash_modules.backends.diffusers import (
+    AnimatedUNet,
+    Base,
+    add_action,
+    decode_frames,
+    encode_picture,
+    encode_prompt,
+    find_base,
+    load_base,
+    sample_video,
+)
+from flash_modules.checkpoint import Action, read_motion
+from flash_modules.noise_schedule import SamplerConfig
+
+from .clips import Clip
+from .reader import clip_video
+
+FOLDER = Path(__file__).parent / "weights" / "base"
+MOTION = FOLDER / "motion.safetensors"
+
+SAMPLER = SamplerConfig(num_frames=8, steps=20, cfg=4.0)
+"""Twenty steps look like more here, and guidance of 7.5 burns colours that a small VAE has."""
+
+
+@dataclass(frozen=True)
+class SmallBase:
+    """A base and a U-Net that animates with it."""
+
+    base: Base
+    model: AnimatedUNet
+
+    def animate(self, reference: Clip, seed: int, config: SamplerConfig = SAMPLER) -> Tensor:
+        """A video (F, H, W, 3) in [0, 1] that goes on from the clip's first frame as its caption says."""
+        prompt, negative = (encode_prompt(self.base, text) for text in (reference.caption, ""))
+        latent_1CHW = encode_picture(self.base.vae, clip_video(reference)[:1])
+        latents_FCHW = sample_video(
+            self.model.predict, latent_1CHW, prompt, negative, seed=seed, config=config, style=AdaINConfig()
+        )
+        return torch.stack([*decode_frames(self.base.vae, latents_FCHW)])
+
+    def rebuilt(self, clip: Clip) -> Tensor:
+        """The clip after the VAE's way there and back."""
+        return torch.stack([*decode_frames(self.base.vae, encode_picture(self.base.vae, clip_video(clip)))])
+
+
+def load_small_base(folder: Path = FOLDER, action: Action | None = None) -> SmallBase:
+    """The small base of a folder, with its motion module and the action if there is one."""
+    base = load_base(find_base(folder))
+    return SmallBase(base, add_action(base.unet, read_motion(folder / MOTION.name), action))

@@ -217,8 +217,8 @@ def test_mistakes_are_found_before_any_model_is_read(
     def fail(*_: object) -> None:
         raise AssertionError("a model was read")
 
-    monkeypatch.setattr(cli, "read_motion", fail)
-    monkeypatch.setattr(cli, "load_base", fail)
+    monkeypatch.setattr(cli.animate, "read_motion", fail)
+    monkeypatch.setattr(cli.animate, "load_base", fail)
     wrong = {"out": "video.avi", "image": "missing.png", "base": "missing", "frames": 1, "size": "30x16"}
     for name, value in wrong.items():
         assert animate(**{name: value}) == 2
@@ -231,7 +231,7 @@ def test_ctrl_c_leaves_the_old_video(
         raise KeyboardInterrupt
 
     (tmp_path / "video.gif").write_text("old")
-    monkeypatch.setattr(cli, "decode_frames", interrupted)
+    monkeypatch.setattr(cli.animate, "decode_frames", interrupted)
     assert animate() == 130
     assert (tmp_path / "video.gif").read_text() == "old"
     assert len(list(tmp_path.iterdir())) == 1

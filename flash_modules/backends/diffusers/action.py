@@ -33,20 +33,20 @@ def add_action(
         raise ValueError("There is nothing to animate with: give a motion module, or a standalone action.")
     if action is None or strength == 0.0:
         return add_cross_frame_attention(add_motion(unet, weights))
-    keys_values = _keys_values(unet)
-    check_kv_diffs(action, keys_values)
+    base = keys_values(unet)
+    check_kv_diffs(action, base)
     diffs, motion_sha256 = {}, action.motion_module.sha256
     if motion is not None:
         diffs, motion_sha256 = motion_diffs(action, motion.tensors, motion.sha256), motion.sha256
-    for sentence in mismatches(action, base_sha256=fingerprint(keys_values), motion_sha256=motion_sha256):
+    for sentence in mismatches(action, base_sha256=fingerprint(base), motion_sha256=motion_sha256):
         logging.warning("FLASH: %s", sentence)
     model = add_cross_frame_attention(add_motion(unet, weights))
     _add_diffs(dict(model.motion.named_parameters()), diffs, strength)
-    _add_diffs(keys_values, action.kv_diffs, strength)
+    _add_diffs(base, action.kv_diffs, strength)
     return model
 
 
-def _keys_values(unet: UNet2DConditionModel) -> dict[str, Tensor]:
+def keys_values(unet: UNet2DConditionModel) -> dict[str, Tensor]:
     """Weights of all spatial keys and values, by their names in action files."""
     return {spatial_key(path): layer.weight for path, layer in unet.named_modules() if _KV.fullmatch(path)}
 

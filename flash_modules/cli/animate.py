@@ -1,18 +1,17 @@
-"""The command line: animate a picture without ComfyUI."""
+"""`python -m flash_modules animate`: a picture moves."""
 
 import argparse
 import math
 import re
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from .adain import AdaINConfig
-from .backends.diffusers import (
+from ..adain import AdaINConfig
+from ..backends.diffusers import (
     BaseFiles,
     add_action,
     decode_frames,
@@ -22,9 +21,9 @@ from .backends.diffusers import (
     load_base,
     sample_video,
 )
-from .checkpoint import read_action, read_motion
-from .noise_schedule import SamplerConfig
-from .video_files import (
+from ..checkpoint import read_action, read_motion
+from ..noise_schedule import SamplerConfig
+from ..video_files import (
     SUFFIXES,
     Size,
     check_size,
@@ -34,38 +33,10 @@ from .video_files import (
     video_size,
     write_video,
 )
-
-_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; the result is the exit code. What the user can mend is said in one sentence."""
-    parsed = _parser().parse_args(arguments)
-    try:
-        parsed.run(parsed)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except torch.cuda.OutOfMemoryError:
-        print("error: the GPU's memory is full: use a smaller --size or fewer --frames.", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("Stopped. Nothing was written.", file=sys.stderr)
-        return 130
-    return 0
+from .device import DTYPES, find_device
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m flash_modules",
-        description="Animate a picture with AnimateDiff motions and learned actions, without ComfyUI.",
-    )
-    commands = parser.add_subparsers(title="commands", required=True)
-    _add_animate(commands.add_parser("animate", help="make a video that starts with your picture"))
-    return parser
-
-
-def _add_animate(parser: argparse.ArgumentParser) -> None:
+def add_animate(parser: argparse.ArgumentParser) -> None:
     """Arguments of `animate`."""
     parser.description = "Make a video that starts with your picture. Nothing is downloaded."
     parser.set_defaults(run=animate)
@@ -117,7 +88,7 @@ def _add_animate(parser: argparse.ArgumentParser) -> None:
     run.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
     run.add_argument(
         "--dtype",
-        choices=["auto", *_DTYPES],
+        choices=["auto", *DTYPES],
         default="auto",
         help="auto (default) is fp16 on CUDA, else fp32",
     )
@@ -134,7 +105,7 @@ def animate(args: argparse.Namespace) -> None:
     """Write the video that the arguments describe; all of them are checked before a model is read."""
     config = SamplerConfig(num_frames=args.frames, steps=args.steps, cfg=args.cfg)
     style = AdaINConfig(strength=args.adain)
-    device, dtype = _device(args.device), _DTYPES.get(args.dtype)
+    device, dtype = find_device(args.device), DTYPES.get(args.dtype)
     _check_numbers(args)
     check_video_path(args.out)
     files = find_base(args.base, args.tokenizer)
@@ -179,16 +150,6 @@ def _check_numbers(args: argparse.Namespace) -> None:
         )
     if args.action is None and args.strength != 1.0:
         raise ValueError("--strength is the strength of an action: give one with --action, or leave it out.")
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"The device '{name}' cannot be used ({reason}): try --device auto.") from error
 
 
 def _first_frame(path: Path, size: Size | None, files: BaseFiles) -> Tensor:

@@ -1,0 +1,146 @@
+"""The strongly augmented twin of a clip: other looks, same motion (FLASH, arXiv:2503.00276, A2.2, A3.2)."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from kornia.enhance import (
+    adjust_brightness_accumulative,
+    adjust_contrast_with_mean_subtraction,
+    adjust_hue,
+    adjust_saturation_with_gray_subtraction,
+)
+from kornia.filters import gaussian_blur2d
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """Ranges that the draws of a clip come from. Not in the paper: sizes of the crop, chance of a flip."""
+
+    size: int = 512
+    """Height and width in pixels of both videos."""
+    zoom: float = 1.15
+    """The short side is scaled to between `size` and `zoom` x `size` before the crop."""
+    flip: float = 0.5
+    """Chance of a horizontal flip."""
+    kernels: tuple[int, ...] = (3, 5, 7, 9)
+    """Sizes in pixels of the blur: the odd ones of the paper's 3 to 10, for even ones have no centre."""
+    colour: float = 0.5
+    """Brightness, contrast and saturation are multiplied by 1 - colour to 1 + colour."""
+    hue: float = 0.25
+    """Hue turns by up to this part of the circle, both ways."""
+
+    def __post_init__(self) -> None:
+        if self.size < 8 or self.size % 8:
+            raise ValueError(
+                f"`size` must be a multiple of 8 pixels, but it is {self.size}: 512 is the paper's."
+            )
+        if not 1.0 <= self.zoom <= 4.0:
+            raise ValueError(f"`zoom` must lie between 1 and 4, but it is {self.zoom}: 1 crops the least.")
+        if not 0.0 <= self.flip <= 1.0:
+            raise ValueError(f"`flip` is a chance between 0 and 1, but it is {self.flip}.")
+        if not self.kernels or any(k < 1 or k % 2 == 0 or k >= 2 * self.size for k in self.kernels):
+            raise ValueError(
+                f"`kernels` must be odd numbers of pixels below 2 x `size` ({2 * self.size}), but they are "
+                f"{self.kernels}: (3, 5, 7, 9) are the usual ones."
+            )
+        if not 0.0 <= self.colour <= 1.0:
+            raise ValueError(
+                f"`colour` must lie between 0 and 1, but it is {self.colour}: 0.5 is the paper's."
+            )
+        if not 0.0 <= self.hue <= 0.5:
+            raise ValueError(f"`hue` must lie between 0 and 0.5, but it is {self.hue}: 0.25 is the paper's.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """What was drawn for one clip; the same for all of its frames."""
+
+    flip: bool
+    zoom: float
+    top: float
+    left: float
+    """Where the crop lies: 0 to 1 of the room that there is."""
+    kernel: int
+    colours: tuple[tuple[str, float], ...]
+    """Names and amounts, in the order in which they are applied."""
+
+
+def draw_augmentation(config: AugmentConfig, generator: torch.Generator) -> Augmentation:
+    """One clip's draws. The same generator state gives the same draws, whatever the ranges are."""
+    flip, zoom, top, left, kernel, *amounts = torch.rand(9, generator=generator, dtype=torch.float64).tolist()
+    order = torch.randperm(len(_COLOURS), generator=generator).tolist()
+    widths = {name: config.hue if name == "hue" else config.colour for name in _COLOURS}
+    centres = {name: 0.0 if name == "hue" else 1.0 for name in _COLOURS}
+    drawn = [
+        (name, centres[name] + widths[name] * (2 * amount - 1))
+        for name, amount in zip(_COLOURS, amounts, strict=True)
+    ]
+    return Augmentation(
+        flip=flip < config.flip,
+        zoom=1 + (config.zoom - 1) * zoom,
+        top=top,
+        left=left,
+        kernel=config.kernels[int(kernel * len(config.kernels))],
+        colours=tuple(drawn[i] for i in order),
+    )
+
+
+def augmented_pair(video_FCHW: Tensor, size: int, drawn: Augmentation) -> tuple[Tensor, Tensor]:
+    """The original and its twin, both flipped and cropped alike to size x size; RGB in [0, 1]."""
+    if video_FCHW.ndim != 4 or video_FCHW.shape[1] != 3 or not video_FCHW.is_floating_point():
+        raise ValueError(
+            "A clip must be RGB frames (frames, 3, height, width) of floats between 0 and 1, but it is "
+            f"{tuple(video_FCHW.shape)} of {video_FCHW.dtype}."
+        )
+    original_FCHW = crop(video_FCHW, size, drawn)
+    return original_FCHW, restyle(original_FCHW, drawn)
+
+
+def crop(video_FCHW: Tensor, size: int, drawn: Augmentation) -> Tensor:
+    """The drawn window (F, C, size, size) of all frames, flipped if that was drawn.
+
+    Not in the paper: sizes are reached by bilinear scaling that keeps the aspect, without aliases.
+    """
+    height, width = video_FCHW.shape[-2:]
+    scale = size * drawn.zoom / min(height, width)
+    height, width = max(size, round(height * scale)), max(size, round(width * scale))
+    scaled_FCHW = interpolate(video_FCHW, (height, width), mode="bilinear", antialias=True)
+    top, left = int(drawn.top * (height - size + 1)), int(drawn.left * (width - size + 1))
+    window_FCHW = scaled_FCHW[..., top : top + size, left : left + size]
+    window_FCHW = window_FCHW.clamp(0, 1)  # rounding of the scaling; and a view would keep all pixels alive
+    return window_FCHW.flip(-1) if drawn.flip else window_FCHW
+
+
+def restyle(video_FCHW: Tensor, drawn: Augmentation) -> Tensor:
+    """The twin: blurred, then with other colours, all frames alike.
+
+    Not in the paper: sigma is 0.15 k + 0.35 for a kernel of k pixels, as torchvision and OpenCV have it.
+    """
+    sigma = 0.15 * drawn.kernel + 0.35
+    twin_FCHW = gaussian_blur2d(video_FCHW, (drawn.kernel, drawn.kernel), (sigma, sigma)).clamp(0, 1)
+    for name, amount in drawn.colours:
+        twin_FCHW = _COLOURS[name](twin_FCHW, amount)
+    return twin_FCHW
+
+
+def _contrast(video_FCHW: Tensor, factor: float) -> Tensor:
+    """Contrast about the grey mean of the clip. ColorJitter's is that of each picture, which flickers."""
+    tall_CHW = adjust_contrast_with_mean_subtraction(rearrange(video_FCHW, "f c h w -> c (f h) w"), factor)
+    return rearrange(tall_CHW, "c (f h) w -> f c h w", f=video_FCHW.shape[0])
+
+
+def _hue(video_FCHW: Tensor, turns: float) -> Tensor:
+    return adjust_hue(video_FCHW, 2 * math.pi * turns)
+
+
+_COLOURS: dict[str, Callable[[Tensor, float], Tensor]] = {  # ColorJitter's four, by kornia
+    "brightness": adjust_brightness_accumulative,
+    "contrast": _contrast,
+    "saturation": adjust_saturation_with_gray_subtraction,
+    "hue": _hue,
+}

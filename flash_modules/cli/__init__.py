@@ -1,0 +1,44 @@
+"""The command line: animate a picture, look at clips, learn an action; without ComfyUI."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+import torch
+
+from .animate import add_animate
+from .clips import add_preview
+from .train import add_train
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; the result is the exit code. What the user can mend is said in one sentence."""
+    parsed = _parser().parse_args(arguments)
+    try:
+        parsed.run(parsed)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except torch.cuda.OutOfMemoryError:
+        print(
+            "error: the GPU's memory is full: use a smaller --size or fewer --frames, or for training "
+            "--checkpointing all.",
+            file=sys.stderr,
+        )
+        return 2
+    except KeyboardInterrupt:
+        print("Stopped. Nothing was written.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m flash_modules",
+        description="Animate a picture, and learn actions from clips, without ComfyUI.",
+    )
+    commands = parser.add_subparsers(title="commands", required=True)
+    add_animate(commands.add_parser("animate", help="make a video that starts with your picture"))
+    add_preview(commands.add_parser("preview", help="look at the clips of an action before training"))
+    add_train(commands.add_parser("train", help="learn an action from clips"))
+    return parser

@@ -1,0 +1,110 @@
+"""The command line of training: look at clips before anything is learned from them."""
+
+import argparse
+import os
+import tempfile
+from pathlib import Path
+
+from PIL import Image
+
+from ..augment import AugmentConfig
+from ..training.clips import find_clips
+from ..training.preview import preview_clips
+from ..training.sampling import SamplingConfig
+
+
+def add_preview(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `preview`."""
+    parser.description = (
+        "List each clip with what is taken of it, or why it is skipped, and draw original and augmented "
+        "frames. Nothing is trained or downloaded."
+    )
+    parser.set_defaults(run=preview)
+    add_clip_arguments(parser)
+    parser.add_argument(
+        "--size",
+        type=int,
+        default=AugmentConfig.size,
+        help="pixels of the square that is trained on (default %(default)s)",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="another seed, other frames and colours (default %(default)s)"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="the picture's file name; it ends in .png")
+
+
+def add_clip_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments that say which clips there are and how frames are taken from them."""
+    clips = parser.add_argument_group("clips")
+    clips.add_argument(
+        "--clips",
+        type=Path,
+        required=True,
+        action="append",
+        metavar="FOLDER",
+        help="videos, GIF and WebP too, or folders of pictures, of one action; give it again for another",
+    )
+    clips.add_argument(
+        "--prompt",
+        action="append",
+        default=[],
+        help="what is seen, where a clip has no .txt beside it; once for all folders, or once for each "
+        "(default: the folder's name)",
+    )
+    clips.add_argument(
+        "--frames", type=int, default=SamplingConfig.num_frames, help="taken of a clip (default %(default)s)"
+    )
+    clips.add_argument(
+        "--sampling",
+        choices=["stride", "whole"],
+        default="stride",
+        help="stride (default) begins anywhere and takes every 4th frame; whole goes from end to end",
+    )
+    clips.add_argument(
+        "--stride",
+        type=int,
+        default=SamplingConfig.stride,
+        help="another stride; at other than 24 to 30 frames per second it is made to last as long",
+    )
+
+
+def sampling_config(args: argparse.Namespace) -> SamplingConfig:
+    """The sampling that the arguments describe."""
+    return SamplingConfig(num_frames=args.frames, stride=args.stride if args.sampling == "stride" else None)
+
+
+def preview(args: argparse.Namespace) -> None:
+    """Write the contact sheet and say what was found; all arguments are checked before a clip is read."""
+    sampling, augment = sampling_config(args), AugmentConfig(size=args.size)
+    check_seed(args.seed)
+    _check_sheet_path(args.out)
+    clips = find_clips(args.clips, args.prompt)
+    found = preview_clips(clips, sampling, augment, seed=args.seed, on_line=_say)
+    _write_sheet(args.out, found.sheet)
+    _say(f"Wrote {args.out}")
+
+
+def check_seed(seed: int) -> None:
+    """Raise ValueError unless the number can be a seed."""
+    if not 0 <= seed < 2**64:
+        raise ValueError(f"--seed must lie between 0 and 2^64 - 1, but it is {seed}.")
+
+
+def _check_sheet_path(path: Path) -> None:
+    if path.suffix.lower() != ".png":
+        raise ValueError(f"{path.name} is no name for the picture: let it end in .png.")
+    if not path.resolve().parent.is_dir():
+        raise ValueError(f"There is no folder {path.resolve().parent} for the picture: make it first.")
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: give the name of a file in it.")
+
+
+def _write_sheet(path: Path, sheet: Image.Image) -> None:
+    with tempfile.TemporaryDirectory(dir=path.resolve().parent, prefix=".flash-") as folder:
+        draft = Path(folder) / "draft.png"
+        sheet.save(draft)
+        os.replace(draft, path)
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)

@@ -1,0 +1,151 @@
+"""Motion alignment: the twin is recovered from the original's motion (FLASH, arXiv:2503.00276, section 3.2).
+
+The U-Net runs once on [originals, twins] along the batch.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+_EPS = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignmentConfig:
+    """Not in the paper: all options but `tau` and `p`."""
+
+    tau: float = 90.0
+    """Channels above this percentile of motion are aligned; 100 = none, motion features stay as they are."""
+    after_attention: bool = False
+    """Align after each temporal attention, before its residual, and not after each motion module."""
+    exclude_first: bool = False
+    """Leave the clean frame 0 out of the statistics and of the exchange."""
+    p: float = 0.5
+    """Part of the cross-frame attentions that take the original's correspondence; 0 = none."""
+    first_frame_only: bool = False
+    """Take over the correspondence with the first frame alone, and not also that within the frame."""
+    independent: bool = False
+    """Draw each layer by itself with chance p, and not exactly the part p of them."""
+    layers_seed: int | None = None
+    """Draw the layers once from this seed, and not anew at each step."""
+    detach_source: bool = False
+    """No gradient flows from the twin into what it takes from the original."""
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.tau <= 100.0:
+            raise ValueError(
+                f"`tau` is a percentile between 0 and 100, but it is {self.tau}: 90 is the paper's."
+            )
+        if not 0.0 <= self.p <= 1.0:
+            raise ValueError(f"`p` must lie between 0 and 1, but it is {self.p}: 0.5 is the paper's.")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PairCall:
+    """A call of the U-Net on [originals, twins] along the batch."""
+
+    num_pairs: int
+    swaps_L: Tensor
+    """Cross-frame attentions (bool, in the U-Net's order) in which twins take the correspondence."""
+
+
+def align_motion_features(ori_BFCN: Tensor, aug_BFCN: Tensor, config: AlignmentConfig) -> Tensor:
+    """The twins' features with the originals' motion: FLASH (arXiv:2503.00276), Eq. 3-4.
+
+    In the motion channels a twin takes the original's features, normalised over time, with its own mean and
+    deviation of each position; other channels stay bit for bit. Not in the paper: statistics in fp32 or
+    wider, biased deviation, 1e-6 added where it divides.
+    """
+    if config.tau == 100.0:
+        return aug_BFCN
+    start = int(config.exclude_first)
+    target_BFCN = aug_BFCN[:, start:]
+    source_BFCN = ori_BFCN[:, start:].detach() if config.detach_source else ori_BFCN[:, start:]
+    channels_BK, moves_BK = motion_channels(motion_scores(source_BFCN), config.tau)
+    channels_B1K1, moves_B1K1 = (rearrange(x, "b k -> b 1 k 1") for x in (channels_BK, moves_BK))
+    own_BFKN = torch.take_along_dim(target_BFCN, channels_B1K1, dim=2)
+    taken_BFKN = _exchange(torch.take_along_dim(source_BFCN, channels_B1K1, dim=2), own_BFKN)
+    new_BFKN = torch.where(moves_B1K1, taken_BFKN, own_BFKN)
+    aligned_BFCN = target_BFCN.scatter(2, channels_B1K1.expand_as(own_BFKN), new_BFKN)
+    return torch.cat([aug_BFCN[:, :start], aligned_BFCN], dim=1) if start else aligned_BFCN
+
+
+@torch.no_grad()
+def motion_scores(features_BFCN: Tensor) -> Tensor:
+    """Motion (B, C) of each channel: its deviation over time, averaged over space. Has no gradient."""
+    return _wide(features_BFCN).std(dim=1, correction=0).mean(-1)
+
+
+def motion_channels(scores_BC: Tensor, tau: float) -> tuple[Tensor, Tensor]:
+    """The set C_m: channels (B, K), and which of them (bool) score above the tau-percentile of their video.
+
+    K is known without a look at the scores, so that CUDA need not wait.
+    """
+    limits_B1 = scores_BC.quantile(tau / 100, dim=1, keepdim=True)
+    num_channels = scores_BC.shape[1]
+    scores_BK, channels_BK = scores_BC.topk(num_channels - math.floor(tau / 100 * (num_channels - 1)))
+    return channels_BK, scores_BK > limits_B1
+
+
+def _exchange(source_BFKN: Tensor, target_BFKN: Tensor) -> Tensor:
+    """The source's course over time with the target's mean and deviation."""
+    std_B1KN, mean_B1KN = torch.std_mean(_wide(source_BFKN), dim=1, correction=0, keepdim=True)
+    own_std_B1KN, own_mean_B1KN = torch.std_mean(_wide(target_BFKN), dim=1, correction=0, keepdim=True)
+    normalised_BFKN = (source_BFKN - mean_B1KN) / (std_B1KN + _EPS)
+    return (normalised_BFKN * own_std_B1KN + own_mean_B1KN).to(target_BFKN.dtype)
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def align_correspondence(
+    q_XNC: Tensor, k_XMC: Tensor, swap: Tensor, *, detach_source: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Queries and keys in which twins have the originals' if `swap`, a bool tensor of no axes.
+
+    The attention weights S of FLASH (arXiv:2503.00276), Eq. 5, are then the originals', as A3.2 does it.
+    X counts the frames of [originals, twins].
+    """
+    return _take(q_XNC, swap, detach_source), _take(k_XMC, swap, detach_source)
+
+
+def align_first_frame_correspondence(
+    q_XNC: Tensor, k_XMC: Tensor, swap: Tensor, num_heads: int, *, detach_source: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Queries and keys, twice as wide, by which twins take only the scores on the first frame if `swap`.
+
+    Keys are [current frame; first frame]; scores on the current frame stay the twins' own, and one softmax
+    runs over both. Not in the paper, whose keys in Eq. 5 are the first frame alone.
+    """
+    current_XNC, first_XNC = k_XMC.chunk(2, dim=1)
+    taken_q_XNC, taken_k_XNC = align_correspondence(q_XNC, first_XNC, swap, detach_source=detach_source)
+    none_XNC = torch.zeros_like(first_XNC)
+    keys = [_join(none_XNC, current_XNC, num_heads), _join(taken_k_XNC, none_XNC, num_heads)]
+    doubled = math.sqrt(2)  # the kernel divides scores by the square root of a head's channels
+    return doubled * _join(taken_q_XNC, q_XNC, num_heads), torch.cat(keys, dim=1)
+
+
+def _take(x: Tensor, swap: Tensor, detach_source: bool) -> Tensor:
+    original, twin = x.chunk(2)
+    return torch.cat([original, torch.where(swap, original.detach() if detach_source else original, twin)])
+
+
+def _join(a_XNC: Tensor, b_XNC: Tensor, num_heads: int) -> Tensor:
+    """Both side by side within each head."""
+    return rearrange([a_XNC, b_XNC], "two x n (heads d) -> x n (heads two d)", heads=num_heads)
+
+
+def draw_layers(num_layers: int, config: AlignmentConfig, generator: torch.Generator) -> Tensor:
+    """The layers of one step that take the original's correspondence: bool (num_layers,).
+
+    "50% of the layers, selected randomly" (A3.2). Not in the paper: exactly so many, drawn anew each step.
+    """
+    if config.layers_seed is not None:
+        generator = torch.Generator().manual_seed(config.layers_seed)
+    if config.independent:
+        return torch.rand(num_layers, generator=generator, dtype=torch.float64) < config.p
+    return torch.randperm(num_layers, generator=generator) < math.floor(config.p * num_layers + 0.5)

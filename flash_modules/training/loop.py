@@ -1,0 +1,240 @@
+"""The training loop, without a host and without a model: steps, checkpoints, stopping, going on."""
+
+import math
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from .run_folder import Checkpoint, LossTable, Progress, RunFolder, optimizer_tensors
+
+LossOfPart = Callable[[int], Tensor]
+"""``loss_of_part(number) -> loss``: a part of a step, a function of its number and of the weights alone."""
+
+_SMOOTHING = 0.98
+
+
+class Processes(Protocol):
+    """The processes that train together; accelerate's in the command line, else the single one."""
+
+    count: int
+    index: int
+
+    def backward(self, loss: Tensor) -> None: ...
+
+    def average_(self, tensors: Iterable[Tensor]) -> None:
+        """Put the mean over all processes into each tensor."""
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set in any process."""
+
+
+class SingleProcess:
+    """One process, alone."""
+
+    count, index = 1, 0
+
+    def backward(self, loss: Tensor) -> None:
+        loss.backward()  # type: ignore[no-untyped-call]
+
+    def average_(self, tensors: Iterable[Tensor]) -> None:
+        pass
+
+    def any(self, flag: bool) -> bool:
+        return flag
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopConfig:
+    """Settings of AdamW and of the run. Not in the paper: all but rate and number of steps."""
+
+    steps: int = 20_000
+    learning_rate: float = 5e-5
+    weight_decay: float = 1e-2
+    max_norm: float = 1.0
+    """Gradients are scaled down to this norm."""
+    accumulation: int = 1
+    """Parts of a step in each process; their gradients are averaged."""
+    save_steps: int = 500
+    """Steps between checkpoints."""
+    save_seconds: float = 600.0
+    """Time after which a checkpoint is written in any case."""
+    keep: int = 3
+    """Checkpoints that are kept, beside the best."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "accumulation", "save_steps", "keep"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be 1 or more, but it is {getattr(self, name)}.")
+        if not 0 < self.learning_rate < 1:
+            raise ValueError(
+                f"`learning_rate` must lie between 0 and 1, but it is {self.learning_rate}: 5e-5 "
+                "is the paper's."
+            )
+
+
+class Diverged(ValueError):
+    """The loss or a gradient is no number any more."""
+
+
+def train(
+    run: RunFolder,
+    weights: Mapping[str, nn.Parameter],
+    loss_of_part: LossOfPart,
+    config: LoopConfig,
+    *,
+    processes: Processes | None = None,
+    on_step: Callable[[Progress], object] = lambda progress: None,
+    on_note: Callable[[str], object] = lambda note: None,
+) -> Progress:
+    """Train the weights (fp32) until the last step, a stop file, Ctrl-C or SIGTERM; the result says where.
+
+    The run goes on from its newest checkpoint, exactly: part k of step s has the number (s * parts) + k, so
+    that two processes do what one does with twice the accumulation. A checkpoint is written at the end in any
+    case. Raises Diverged, with the last good checkpoint kept, if the loss is NaN or infinite.
+    """
+    processes = processes or SingleProcess()
+    session = _Session(run, weights, loss_of_part, config, processes)
+    for note in session.resume():
+        on_note(note)
+    if processes.index == 0:
+        run.stop_file.unlink(missing_ok=True)
+    table_file = run.path / ("loss.csv" if processes.index == 0 else f"loss-{processes.index}.csv")
+    with _stop_signals() as stopped, closing(LossTable(table_file, session.progress.step)) as table:
+        while session.progress.step < config.steps:
+            loss = session.step()
+            table.add(session.progress.step, session.progress.seconds, loss)
+            on_step(session.progress)
+            if processes.any(bool(stopped) or run.stop_file.exists()):
+                break
+            if session.is_due():
+                table.flush()
+                session.save()
+        table.flush()
+        session.save()
+    return session.progress
+
+
+class _Session:
+    """Weights and optimizer of one sitting, and where the run is."""
+
+    def __init__(
+        self,
+        run: RunFolder,
+        weights: Mapping[str, nn.Parameter],
+        loss_of_part: LossOfPart,
+        config: LoopConfig,
+        processes: Processes,
+    ) -> None:
+        self.run, self.weights, self.loss_of_part = run, dict(weights), loss_of_part
+        self.config, self.processes = config, processes
+        self.optimizer = torch.optim.AdamW(
+            self.weights.values(), lr=config.learning_rate, weight_decay=config.weight_decay
+        )
+        self.progress = Progress()
+        self._saved = Progress(step=-1)
+        self._start = time.monotonic()
+
+    def resume(self) -> list[str]:
+        """Go on from the newest checkpoint, if there is one; the result is what the user should know."""
+        checkpoint, notes = self.run.newest()
+        if checkpoint is None:
+            return notes
+        with torch.no_grad():
+            for name, weight in self.weights.items():
+                weight.copy_(checkpoint.weights[name])
+                self.optimizer.state[weight] = {
+                    key: _like(checkpoint.optimizer[f"{key}/{name}"], weight)
+                    for key in ("step", "exp_avg", "exp_avg_sq")
+                    if f"{key}/{name}" in checkpoint.optimizer
+                }
+        self.progress = self._saved = checkpoint.progress
+        self._start = time.monotonic() - self.progress.seconds
+        return [*notes, f"Going on from step {self.progress.step}."]
+
+    def step(self) -> float:
+        """One step of the optimizer; the result is its loss, the mean over all parts."""
+        parts = self.config.accumulation
+        first = (self.progress.step * self.processes.count + self.processes.index) * parts
+        total = torch.zeros(())
+        for number in range(first, first + parts):
+            part = self.loss_of_part(number) / parts
+            self.processes.backward(part)
+            total += part.detach().float().cpu()
+        gradients = [weight.grad for weight in self.weights.values() if weight.grad is not None]
+        self.processes.average_([*gradients, total])
+        norm = nn.utils.clip_grad_norm_(self.weights.values(), self.config.max_norm)
+        loss = float(total)
+        if not (math.isfinite(loss) and math.isfinite(float(norm))):
+            self.optimizer.zero_grad()
+            raise Diverged(self._what_diverged(loss))
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        before = self.progress.loss
+        self.progress = replace(
+            self.progress,
+            step=self.progress.step + 1,
+            seconds=time.monotonic() - self._start,
+            loss=loss if before is None else _SMOOTHING * before + (1 - _SMOOTHING) * loss,
+        )
+        return loss
+
+    def _what_diverged(self, loss: float) -> str:
+        kept = self.run.checkpoints()
+        good = f"checkpoint {kept[0]} is kept" if kept else "there is no checkpoint yet"
+        return (
+            f"Training broke off at step {self.progress.step + 1}: the loss is {loss}, or its gradient is no "
+            f"number; {good}. Use a lower learning rate, or bf16 in place of fp16, and start again."
+        )
+
+    def is_due(self) -> bool:
+        """Whether a checkpoint is to be written now: the same in all processes."""
+        late = self.progress.seconds - max(self._saved.seconds, 0.0) >= self.config.save_seconds
+        return self.processes.any(late) or self.progress.step % self.config.save_steps == 0
+
+    def save(self) -> None:
+        """Write a checkpoint, unless there is one of this step."""
+        if self.progress.step in (self._saved.step, 0):
+            return
+        best = self.progress.best
+        if self.progress.loss is not None and (best is None or self.progress.loss < best):
+            self.progress = replace(self.progress, best=self.progress.loss)
+        if self.processes.index == 0:
+            state = {name: self.optimizer.state[weight] for name, weight in self.weights.items()}
+            tensors = {name: weight.detach() for name, weight in self.weights.items()}
+            checkpoint = Checkpoint(self.progress, tensors, optimizer_tensors(state))
+            self.run.write(checkpoint, self.config.keep)
+        self._saved = self.progress
+
+
+def _like(value: Tensor, weight: Tensor) -> Tensor:
+    """A part of the optimizer's state on its weight's device; the count of steps stays on the CPU."""
+    return value.clone() if value.ndim == 0 else value.to(weight)
+
+
+@contextmanager
+def _stop_signals() -> Iterator[list[int]]:
+    """A list that Ctrl-C and SIGTERM add themselves to; a second Ctrl-C ends the process at once."""
+    received: list[int] = []
+
+    def note(number: int, frame: object) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    kept = {}
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            kept[number] = signal.signal(number, note)
+    except ValueError:  # not the main thread: ComfyUI cancels in its own way
+        pass
+    try:
+        yield received
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)

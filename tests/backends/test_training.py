@@ -1,0 +1,466 @@
+"""Motion alignment, checkpointing and the choice of weights in diffusers' U-Net."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+from einops import rearrange
+from torch import Tensor, nn
+
+from flash_pack.flash_modules.attention import attend, with_first_frame
+from flash_pack.flash_modules.backends.diffusers import (
+    AlignedUNet,
+    AnimatedUNet,
+    add_alignment,
+    add_cross_frame_attention,
+    add_motion,
+    select_trainable,
+)
+from flash_pack.flash_modules.backends.diffusers.checkpointing import CHECKPOINTING
+from flash_pack.flash_modules.backends.diffusers.single_file import SD15
+from flash_pack.flash_modules.motion_alignment import AlignmentConfig, PairCall
+from flash_pack.flash_modules.motion_module import MotionConfig, MotionModel
+from flash_pack.flash_modules.training.loss import TimestepConfig, denoising_losses, draw_noise, total_loss
+from flash_pack.tests.backends.small_models import TEXT_WIDTH, small_motion, small_unet
+
+P, F, M, H, W = 2, 3, 5, 2, 4
+OFF = AlignmentConfig(tau=100.0, p=0.0)
+FEATURES = AlignmentConfig(p=0.0)
+CORRESPONDENCE = AlignmentConfig(tau=100.0)
+BOTH = AlignmentConfig()
+
+
+def animated(**kind: bool) -> AnimatedUNet:
+    return copy.deepcopy(_animated(**kind))
+
+
+@cache
+def _animated(*, version_1: bool = False, mid: bool = False) -> AnimatedUNet:
+    motion = small_motion(mid=mid)
+    motion = replace(motion, config=replace(motion.config, pool_resnet_norms=version_1))
+    return add_cross_frame_attention(add_motion(small_unet(), motion))
+
+
+@cache
+def aligned(config: AlignmentConfig, checkpointing: str = "none", **kind: bool) -> AlignedUNet:
+    """One model for all tests that leave it as it is."""
+    return add_alignment(animated(**kind), config, checkpointing=checkpointing)
+
+
+@cache
+@torch.no_grad()
+def plain(*, mid: bool = False) -> Tensor:
+    """What comes without alignment."""
+    return animated(mid=mid).predict(*inputs())
+
+
+@cache
+def inputs(num_frames: int = F, videos: int = 2 * P, seed: int = 7) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    latents_BFCHW = torch.randn(videos, num_frames, 4, H, W, generator=generator)
+    timestep_B = torch.tensor([961, 41] * (videos // 2) + [500] * (videos % 2))
+    return latents_BFCHW, timestep_B, torch.randn(videos, M, TEXT_WIDTH, generator=generator)
+
+
+NUM_LAYERS = 6
+"""Cross-frame attentions of the small U-Net."""
+
+
+def pair_call(swapped: int | list[int] = 3, num_pairs: int = P) -> PairCall:
+    layers = range(swapped) if isinstance(swapped, int) else swapped
+    swaps_L = torch.tensor([i in layers for i in range(NUM_LAYERS)])
+    return PairCall(num_pairs=num_pairs, swaps_L=swaps_L)
+
+
+@torch.no_grad()
+def run(model: AlignedUNet, call: PairCall | None) -> Tensor:
+    return model(*inputs(), call)
+
+
+def difference(out: Tensor, expected: Tensor) -> float:
+    return float((out - expected).norm() / expected.norm())
+
+
+def test_small_unet_has_so_many_layers() -> None:
+    assert aligned(BOTH).num_layers == NUM_LAYERS
+
+
+# The plain path.
+
+
+@pytest.mark.parametrize(
+    ("config", "checkpointing"),
+    [
+        (BOTH, "none"),
+        (BOTH, "all"),
+        (replace(BOTH, after_attention=True, first_frame_only=True), "motion"),
+    ],
+)
+def test_without_pairs_it_is_the_animated_unet_bit_for_bit(
+    config: AlignmentConfig, checkpointing: str
+) -> None:
+    model = aligned(config, checkpointing)
+    assert torch.equal(run(model, None), plain())
+    run(model, pair_call())
+    assert torch.equal(run(model, None), plain())
+    assert torch.equal(model.model.predict(*inputs()), plain())
+
+
+def test_nothing_aligned_is_the_animated_unet_bit_for_bit() -> None:
+    assert torch.equal(run(aligned(OFF), pair_call(0)), plain())
+
+
+# Where alignment acts, by a slow version that writes down every layer.
+
+
+class Slow:
+    """Eq. 3-5 by plain wrappers of modules, one video after the other, without our hooks and processors."""
+
+    def __init__(self, config: AlignmentConfig, *, mid: bool = False) -> None:
+        self.model, self.config = animated(mid=mid), config
+        self.swapped: list[int] = []
+        wrapped = [module for name, module in self.model.motion.named_modules() if self.is_place(name)]
+        for module in wrapped:
+            module.forward = self.align(module.forward)
+        self.num_places = len(wrapped)
+        layers = [name for name in self.model.unet.attn_processors if name.endswith(".attn1.processor")]
+        for i, name in enumerate(layers):
+            layer = self.model.unet.get_submodule(name.removesuffix(".processor"))
+            layer.forward = self.swap(layer, layer.forward, i)
+
+    @torch.no_grad()
+    def run(self, swapped: list[int]) -> Tensor:
+        self.swapped = swapped
+        return self.model.predict(*inputs())
+
+    def is_place(self, name: str) -> bool:
+        above = ".attention_blocks." if self.config.after_attention else ".motion_modules."
+        return name.rpartition(above)[2].isdigit() and above in name
+
+    def align(self, forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def run(features: Tensor, *args: Any) -> Tensor:
+            out = forward(features, *args).clone()
+            if self.config.tau == 100:
+                return out
+            if self.config.after_attention:
+                videos = rearrange(out, "(b n) f c -> b f c n", b=2 * P)
+            else:
+                videos = rearrange(out, "(b f) c h w -> b f c (h w)", b=2 * P)
+            for p in range(P):
+                ori, aug = videos[p].double(), videos[P + p]
+                score = ori.std(0, correction=0).mean(-1)
+                for c in torch.nonzero(score > score.quantile(self.config.tau / 100))[:, 0].tolist():
+                    moved = (ori[:, c] - ori[:, c].mean(0)) / (ori[:, c].std(0, correction=0) + 1e-6)
+                    own = aug[:, c].double()
+                    videos[P + p, :, c] = moved * own.std(0, correction=0) + own.mean(0)
+            if self.config.after_attention:
+                return rearrange(videos, "b f c n -> (b n) f c")
+            return rearrange(videos, "b f c (h w) -> (b f) c h w", h=out.shape[-2])
+
+        return run
+
+    def swap(self, layer: nn.Module, plain: Callable[..., Tensor], index: int) -> Callable[..., Tensor]:
+        def run(hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
+            if index not in self.swapped:
+                return plain(hidden_states)
+            source = torch.cat([hidden_states[: P * F]] * 2)  # what queries and keys of both are made of
+            q, k = layer.to_q(source), with_first_frame(layer.to_k(source), F)
+            v = with_first_frame(layer.to_v(hidden_states), F)
+            return layer.to_out[0](attend(q, k, v, layer.heads))
+
+        return run
+
+
+@pytest.mark.parametrize(("after_attention", "mid"), [(False, False), (False, True), (True, True)])
+def test_features_are_aligned_after_each_motion_module_or_each_attention(
+    after_attention: bool, mid: bool
+) -> None:
+    config = replace(FEATURES, after_attention=after_attention, tau=80.0)
+    found = run(aligned(config, mid=mid), pair_call(0))
+    assert difference(found, Slow(config, mid=mid).run([])) < 1e-5
+    assert difference(found[P:], plain(mid=mid)[P:]) > 1e-2
+
+
+def test_slow_version_reaches_every_place() -> None:
+    assert Slow(FEATURES).num_places == 10
+    assert Slow(replace(FEATURES, after_attention=True), mid=True).num_places == 22
+
+
+def test_exactly_the_drawn_layers_take_the_originals_correspondence() -> None:
+    slow = Slow(CORRESPONDENCE)
+    for swapped in ([0], [1], [2], [3], [4], [5], [0, 2, 5]):
+        found = run(aligned(CORRESPONDENCE), pair_call(swapped))
+        assert difference(found, slow.run(swapped)) < 1e-5
+        assert difference(found[P:], plain()[P:]) > 1e-3
+
+
+def test_both_together() -> None:
+    found = run(aligned(BOTH), pair_call([1, 4]))
+    assert difference(found, Slow(BOTH).run([1, 4])) < 1e-5
+
+
+def test_first_frame_part_alone_is_another_swap() -> None:
+    first_alone = aligned(replace(CORRESPONDENCE, first_frame_only=True))
+    assert difference(run(first_alone, pair_call(0)), plain()) < 1e-5
+    found = run(first_alone, pair_call(3))
+    assert difference(found, run(aligned(CORRESPONDENCE), pair_call(3))) > 1e-3
+    assert difference(found[P:], plain()[P:]) > 1e-3
+
+
+@pytest.mark.parametrize(
+    "config", [BOTH, replace(BOTH, after_attention=True), replace(BOTH, exclude_first=True)]
+)
+def test_originals_are_bit_for_bit_unchanged(config: AlignmentConfig) -> None:
+    found = run(aligned(config), pair_call())
+    assert torch.equal(found[:P], plain()[:P])
+    assert difference(found[P:], plain()[P:]) > 1e-2
+
+
+def test_a_twin_that_is_its_original_gives_the_same() -> None:
+    latents, timestep, text = (torch.cat([x[:P], x[:P]]) for x in inputs())
+    with torch.no_grad():
+        found = aligned(BOTH)(latents, timestep, text, pair_call())
+    assert difference(found[P:], found[:P]) < 1e-4
+
+
+def test_pairs_do_not_mix() -> None:
+    latents, timestep, text = inputs()
+    model = aligned(BOTH)
+    second = torch.tensor([1, P + 1])
+    with torch.no_grad():
+        alone = model(latents[second], timestep[second], text[second], pair_call(num_pairs=1))
+    assert difference(alone, run(model, pair_call())[second]) < 1e-5
+
+
+# Gradients.
+
+
+Gradients = dict[str, Tensor]
+
+
+def learn(
+    model: AlignedUNet, call: PairCall, trainable: str = "attention", between: Callable[[], object] = int
+) -> Gradients:
+    """Gradients of the weights that learn; `between` runs before the backward pass."""
+    weights = select_trainable(model.model, trainable)
+    model.zero_grad()
+    latents, timestep, text = inputs()
+    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(3))
+    loss = total_loss(denoising_losses(model, latents, noise, timestep[:P], text[:P], call))
+    between()
+    loss.backward()
+    return {name: weight.grad for name, weight in weights.items() if weight.grad is not None}
+
+
+@cache
+def unchecked(config: AlignmentConfig, *, version_1: bool = False) -> Gradients:
+    """Gradients without checkpointing."""
+    return learn(aligned(config, version_1=version_1), pair_call([0, 3, 4]))
+
+
+def assert_same(found: Gradients, expected: Gradients) -> None:
+    assert found.keys() == expected.keys()
+    for name in expected:
+        assert difference(found[name], expected[name]) <= 1e-6, name
+
+
+KV = {f"{block}_transformer_blocks_0_attn{i}_to_{x}" for block in (
+    "down_blocks_0_attentions_0", "down_blocks_0_attentions_1", "mid_block_attentions_0",
+    "up_blocks_1_attentions_0", "up_blocks_1_attentions_1", "up_blocks_1_attentions_2",
+) for i in (1, 2) for x in "kv"}  # fmt: skip
+
+
+@pytest.mark.parametrize("trainable", ["attention", "motion_module"])
+def test_only_the_named_weights_have_gradients(trainable: str) -> None:
+    model = aligned(BOTH)
+    gradients = learn(model, pair_call(), trainable)
+    expected = {f"lora_unet_{name}" for name in KV}
+    for name, _ in model.model.motion.named_parameters():
+        if trainable == "motion_module" or ".attention_blocks." in name:
+            expected.add(name)
+    assert set(gradients) == expected
+    assert all(gradient.any() for gradient in gradients.values())
+    assert sum(weight.grad is not None for weight in model.parameters()) == len(expected)
+    assert sum(weight.requires_grad for weight in model.parameters()) == len(expected)
+
+
+def test_weights_are_found_by_their_names_in_action_files() -> None:
+    model = animated()
+    weights = select_trainable(model)
+    down = model.unet.down_blocks[0].attentions[1].transformer_blocks[0]
+    key = "lora_unet_down_blocks_0_attentions_1_transformer_blocks_0"
+    assert weights[f"{key}_attn1_to_k"] is down.attn1.to_k.weight
+    assert weights[f"{key}_attn2_to_v"] is down.attn2.to_v.weight
+    part = "up_blocks.1.motion_modules.2.temporal_transformer.transformer_blocks.0.attention_blocks.1"
+    assert weights[f"{part}.to_q.weight"] is model.motion.get_submodule(part).to_q.weight
+
+
+def test_counts_for_stable_diffusion_15() -> None:
+    with torch.device("meta"):
+        config = UNet2DConditionModel.load_config(SD15 / "unet")
+        unet = UNet2DConditionModel.from_config(config)
+        widths = (320, 640, 1280, 1280)
+        motion = MotionModel(
+            MotionConfig(down=tuple((w,) * 2 for w in widths), up=tuple((w,) * 3 for w in widths[::-1]))
+        )
+        model = AnimatedUNet(unet, motion)
+    counts = []
+    for trainable in ("attention", "motion_module"):
+        weights = select_trainable(model, trainable)
+        spatial = [name for name in weights if name.startswith("lora_unet_")]
+        counts.append(round(sum(weight.numel() for weight in weights.values()) / 1e6, 1))
+        assert len(spatial) == 64
+    assert len(select_trainable(model)) == 64 + 200
+    assert counts == [195.5, 461.1]
+
+
+def test_gradient_of_frame_0s_prediction_is_zero() -> None:
+    model, seen = aligned(BOTH), []
+
+    def predict(*args: Any) -> Tensor:
+        seen.append(model(*args))
+        seen[0].retain_grad()
+        return seen[0]
+
+    select_trainable(model.model)
+    latents, timestep, text = inputs()
+    draw = draw_noise(latents.shape, TimestepConfig(), torch.Generator().manual_seed(1))
+    losses = denoising_losses(predict, latents, draw.noise_BFCHW, timestep[:P], text[:P], pair_call())
+    total_loss(losses).backward()
+    assert not seen[0].grad[:, 0].any()
+    assert (seen[0].grad[:, 1:] != 0).all()
+
+
+@pytest.mark.parametrize("first_frame_only", [False, True])
+def test_detached_source_gets_no_gradient_from_the_twin(first_frame_only: bool) -> None:
+    for detach_source in (False, True):
+        model = aligned(replace(BOTH, detach_source=detach_source, first_frame_only=first_frame_only))
+        latents, timestep, text = (x.clone() for x in inputs())
+        latents.requires_grad_()
+        model(latents, timestep, text, pair_call())[P:].square().sum().backward()
+        assert bool(latents.grad[:P].any()) != detach_source
+        assert latents.grad[P:].any()
+
+
+@pytest.mark.parametrize(("version_1", "after_attention"), [(False, True), (True, False)])
+@pytest.mark.parametrize("checkpointing", ["motion", "all"])
+def test_checkpointed_gradients_are_the_same(
+    checkpointing: str, version_1: bool, after_attention: bool
+) -> None:
+    config = replace(BOTH, after_attention=after_attention, first_frame_only=after_attention)
+    found = learn(aligned(config, checkpointing, version_1=version_1), pair_call([0, 3, 4]))
+    assert_same(found, unchecked(config, version_1=version_1))
+
+
+@pytest.mark.parametrize("checkpointing", ["motion", "all"])
+def test_a_call_of_another_kind_before_the_backward_pass_changes_nothing(checkpointing: str) -> None:
+    """The recomputation has the frames, pairs and swaps of its own call, and leaves no trace."""
+    model, preview, shown = aligned(BOTH, checkpointing, version_1=True), inputs(4, videos=1), []
+
+    def between() -> None:
+        model(*inputs(num_frames=2), pair_call(5))
+        shown.append(model.model.predict(*preview).detach())
+
+    found = learn(model, pair_call([0, 3, 4]), between=between)
+    assert_same(found, unchecked(BOTH, version_1=True))
+    assert torch.equal(model.model.predict(*preview), shown[0])
+
+
+def kept_bytes(checkpointing: str) -> int:
+    """Bytes that the graph of one call holds outside of checkpointed regions, each tensor once."""
+    model = aligned(BOTH, checkpointing)
+    select_trainable(model.model)
+    storages = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in storages:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        out = model(*inputs(), pair_call())
+    assert out.requires_grad
+    return sum(kept.values())
+
+
+def test_each_kind_of_checkpointing_keeps_less() -> None:
+    none, motion, everything = (kept_bytes(kind) for kind in CHECKPOINTING)
+    assert motion < 0.7 * none
+    assert everything < 0.5 * motion
+
+
+@pytest.mark.parametrize("checkpointing", ["motion", "all"])
+def test_every_motion_module_runs_once_more_in_the_backward_pass(checkpointing: str) -> None:
+    model, calls = add_alignment(animated(), BOTH, checkpointing=checkpointing), []
+    for name, _ in model.model.motion.config.places():
+        module = model.model.motion.get_submodule(name)
+        module.register_forward_pre_hook(lambda *_, name=name: calls.append(name))
+    learn(model, pair_call())
+    places = [name for name, _ in model.model.motion.config.places()]
+    assert sorted(calls) == sorted(places * 2)
+
+
+@pytest.mark.parametrize("checkpointing", ["none", "all"])
+def test_fp32_weights_learn_under_bf16_autocast(checkpointing: str) -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        found = learn(aligned(BOTH, checkpointing), pair_call([0, 3, 4]))
+    expected = unchecked(BOTH)
+    assert found.keys() == expected.keys()
+    assert {gradient.dtype for gradient in found.values()} == {torch.float32}
+    cosines = [torch.cosine_similarity(found[n].flatten(), expected[n].flatten(), dim=0) for n in expected]
+    assert min(cosines) > 0.5
+    assert sum(cosines) / len(cosines) > 0.9
+
+
+def test_a_copy_of_the_model_stands_alone() -> None:
+    model = add_alignment(animated(), BOTH, checkpointing="all")
+    twin = copy.deepcopy(model)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.zero_()
+    run(model, pair_call(0))
+    assert_same(learn(twin, pair_call([0, 3, 4])), unchecked(BOTH))
+
+
+# Messages.
+
+
+def test_a_unet_without_cross_frame_attention_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"has no cross-frame attention.*add_cross_frame_attention first"):
+        add_alignment(add_motion(small_unet(), small_motion()), BOTH)
+
+
+def test_a_second_alignment_is_refused() -> None:
+    model = animated()
+    add_alignment(model, BOTH)
+    with pytest.raises(ValueError, match="learns from pairs already"):
+        add_alignment(model, OFF)
+
+
+def test_a_second_motion_is_still_refused() -> None:
+    model = aligned(BOTH)
+    with pytest.raises(ValueError, match="already has a motion, and two cannot run together"):
+        add_motion(model.model.unet, small_motion())
+
+
+def test_another_kind_of_checkpointing_is_refused() -> None:
+    with pytest.raises(ValueError, match="must be one of none, motion, all, but it is 'some'"):
+        aligned(BOTH, "some")
+
+
+def test_a_batch_that_is_not_the_pairs_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"3 pairs are 6 videos, .* but there are 4"):
+        run(aligned(BOTH), pair_call(num_pairs=3))
+
+
+@pytest.mark.parametrize("swaps_L", [torch.ones(16, dtype=torch.bool), torch.ones(NUM_LAYERS)])
+def test_a_draw_for_another_unet_is_refused(swaps_L: Tensor) -> None:
+    with pytest.raises(ValueError, match="must say yes or no for each of the U-Net's 6 cross-frame"):
+        run(aligned(BOTH), PairCall(num_pairs=P, swaps_L=swaps_L))

@@ -1,0 +1,558 @@
+"""Clips in files of every kind: found, named, read at the right times, and refused with a reason."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from flash_pack.flash_modules.training import clip_files
+from flash_pack.flash_modules.training.clip_files import VIDEO_SUFFIXES, Footage, examine
+from flash_pack.flash_modules.training.clips import Clip, find_clips, read_caption
+from flash_pack.flash_modules.training.sampling import SamplingConfig, clip_at_step, seeded, take_frames
+
+W, H = 96, 64
+CODECS = {
+    ".mp4": "h264",
+    ".m4v": "h264",
+    ".mov": "h264",
+    ".mkv": "h264",
+    ".webm": "libvpx-vp9",
+    ".avi": "mpeg4",
+}
+
+
+def pictures(num_frames: int, background: str = "black") -> Iterator[Image.Image]:
+    """A red corner at the top left, and a green bar that is 2 pixels further right in each frame."""
+    for i in range(num_frames):
+        picture = Image.new("RGBA", (W, H), background)
+        picture.paste("lime", (16 + 2 * i % 80, 32, 20 + 2 * i % 80, 64))
+        picture.paste("red", (0, 0, 16, 16))
+        yield picture
+
+
+def frames_shown(video_FCHW: Tensor) -> list[int]:
+    """Which frames of `pictures` these are, for the first 40."""
+    green_FW = (video_FCHW[:, 1] - video_FCHW[:, 0] - video_FCHW[:, 2])[:, -16:].mean(dim=1)
+    centre_F = (green_FW.relu() * torch.arange(video_FCHW.shape[-1])).sum(1) / green_FW.relu().sum(1)
+    return [round((float(centre) * W / video_FCHW.shape[-1] - 17.5) / 2) for centre in centre_F]
+
+
+def write_video(
+    path: Path,
+    num_frames: int = 20,
+    *,
+    fps: int = 25,
+    codec: str = "",
+    milliseconds: Sequence[int] | None = None,
+    prepare: Callable[[Any], None] = lambda stream: None,
+    **options: str,
+) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w", options=options) as container:
+        stream = container.add_stream(codec or CODECS[path.suffix.lower()], rate=fps, options={"g": "6"})
+        stream.width, stream.height, stream.pix_fmt, stream.bit_rate = W, H, "yuv420p", 2_000_000
+        prepare(stream)
+        if milliseconds:
+            stream.codec_context.time_base = Fraction(1, 1000)
+        for i, picture in enumerate(pictures(num_frames)):
+            frame = av.VideoFrame.from_image(picture.convert("RGB"))
+            if milliseconds:
+                frame.pts, frame.time_base = milliseconds[i], Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def write_sound(path: Path) -> Path:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=44100)
+        frame = av.AudioFrame.from_ndarray(torch.zeros(1, 44100).numpy(), format="fltp", layout="mono")
+        frame.rate = 44100
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def write_animation(path: Path, num_frames: int = 20, duration: int | list[int] = 40, **options: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    first, *rest = options.pop("pictures", None) or pictures(num_frames)
+    first.save(path, save_all=True, append_images=rest, duration=duration, loop=0, **options)
+    return path
+
+
+def write_folder(path: Path, num_frames: int = 12) -> Path:
+    path.mkdir(parents=True)
+    for i, picture in enumerate(pictures(num_frames)):
+        picture.save(path / f"frame{i}.png")
+    return path
+
+
+def cut(path: Path, part: float) -> Path:
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * part)])
+    return path
+
+
+def clip(num_frames: int, fps: float, action: str = "jump", name: str = "a.mp4") -> Clip:
+    """A clip without a file."""
+    times = tuple(5 + i / fps for i in range(num_frames))
+    footage = Footage(times, times[-1] + 1 / fps, (W, H), rotation=0)
+    return Clip(path=Path(name), action=action, caption=action, footage=footage)
+
+
+def only_clip(folder: Path) -> Clip:
+    (found,) = find_clips([folder]).used
+    return found
+
+
+# Reading
+
+
+@pytest.mark.parametrize("suffix", [*CODECS, ".MP4"])
+def test_every_container_gives_every_frame_where_it_belongs(tmp_path: Path, suffix: str) -> None:
+    assert set(CODECS) == set(VIDEO_SUFFIXES)
+    write_video(tmp_path / f"a{suffix}")
+    found = only_clip(tmp_path)
+    assert (found.num_frames, found.size, found.rotation) == (20, (W, H), 0)
+    assert found.fps == pytest.approx(25, abs=0.1)
+    assert found.duration == pytest.approx(0.8, abs=0.01)
+    assert frames_shown(found.read(range(20))) == list(range(20))
+    for i in range(20):
+        assert frames_shown(found.read([i])) == [i]
+    assert frames_shown(found.read([7, 3, 3])) == [7, 3, 3]
+
+
+def test_avi_with_b_frames_is_read_in_order(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.avi", codec="h264")
+    assert frames_shown(only_clip(tmp_path).read(range(20))) == list(range(20))
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".webp"])
+def test_animations_are_read_with_their_times(tmp_path: Path, suffix: str) -> None:
+    durations = [40] * 10 + [100] * 10
+    write_animation(tmp_path / f"a{suffix}", duration=durations)
+    found = only_clip(tmp_path)
+    assert found.footage.times == pytest.approx([sum(durations[:i]) / 1000 for i in range(20)])
+    assert found.duration == pytest.approx(1.4)
+    assert frames_shown(found.read([0, 13, 13, 19, 2])) == [0, 13, 13, 19, 2]
+
+
+def test_gif_frames_without_duration_last_as_long_as_in_browsers(tmp_path: Path) -> None:
+    write_animation(tmp_path / "a.gif", 4, duration=[0, 10, 20, 50])
+    assert only_clip(tmp_path).footage.times == pytest.approx([0, 0.1, 0.2, 0.22])
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".webp"])
+def test_transparent_parts_become_white(tmp_path: Path, suffix: str) -> None:
+    clear = list(pictures(6, background="#00000000"))
+    options = {"disposal": 2} if suffix == ".gif" else {"lossless": True}
+    write_animation(tmp_path / f"a{suffix}", pictures=clear, **options)
+    video_FCHW = only_clip(tmp_path).read(range(6))
+    assert torch.all(
+        video_FCHW[..., 20:30, :] == 1
+    )  # in every frame: nothing of the frame before shines through
+    assert frames_shown(video_FCHW[:, :, :, :] * (video_FCHW.amin(1, keepdim=True) < 0.9)) == list(range(6))
+
+
+def test_transparent_video_becomes_white(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "a.mov"), "w") as container:
+        stream = container.add_stream("qtrle", rate=25)
+        stream.width, stream.height, stream.pix_fmt = W, H, "argb"
+        for picture in pictures(3, background="#00000000"):
+            values = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8).reshape(H, W, 4)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(values.numpy(), format="rgba")))
+        container.mux(stream.encode(None))
+    assert torch.all(only_clip(tmp_path).read([0, 2])[..., 20:30, :] == 1)
+
+
+@pytest.mark.parametrize("inside", ["jump/walk", "walk"])
+def test_pictures_in_a_folder_are_a_clip(tmp_path: Path, inside: str) -> None:
+    write_folder(tmp_path / inside)
+    found = only_clip(tmp_path / inside.split("/")[0])
+    assert (found.path.name, found.num_frames, found.fps) == ("walk", 12, pytest.approx(24))
+    assert frames_shown(found.read([2, 11])) == [2, 11]  # frame11 comes after frame9
+
+
+def test_still_webps_are_frames(tmp_path: Path) -> None:
+    (tmp_path / "walk").mkdir()
+    for i, picture in enumerate(pictures(3)):
+        picture.save(tmp_path / "walk" / f"{i}.webp")
+    assert only_clip(tmp_path / "walk").num_frames == 3
+
+
+@pytest.mark.parametrize(("degrees", "corner"), [(90, (1, 0)), (180, (1, 1)), (270, (0, 1))])
+def test_rotated_videos_stand_upright(tmp_path: Path, degrees: int, corner: tuple[int, int]) -> None:
+    """`corner`: row and column at which the red corner of the stored pictures is shown."""
+    write_video(tmp_path / "a.mp4", prepare=lambda stream: stream.set_display_rotation(degrees))
+    found = only_clip(tmp_path)
+    assert found.rotation == degrees
+    assert found.size == ((H, W) if degrees % 180 else (W, H))
+    video_FCHW = found.read([0, 9])
+    assert video_FCHW.shape[-2:] == found.size[::-1]
+    redness_HW = (
+        (video_FCHW[0, 0] - video_FCHW[0, 1]).unflatten(0, (2, -1)).unflatten(2, (2, -1)).mean((1, 3))
+    )
+    assert divmod(int(redness_HW.argmax()), 2) == corner
+
+
+def test_pixels_become_square(tmp_path: Path) -> None:
+    def wide(stream: Any) -> None:
+        stream.codec_context.sample_aspect_ratio = Fraction(4, 3)
+
+    write_video(tmp_path / "a.mp4", prepare=wide)
+    found = only_clip(tmp_path)
+    assert found.size == (128, H)
+    video_FCHW = found.read([0, 5])
+    assert video_FCHW.shape == (2, 3, H, 128)
+    assert frames_shown(video_FCHW) == [0, 5]
+
+
+def test_trimmed_video_gives_what_is_shown(tmp_path: Path) -> None:
+    """A phone cuts a video's start by a note in the file that hides frames; they are still stored."""
+    write_video(tmp_path / "whole.mp4")
+    with (
+        av.open(str(tmp_path / "whole.mp4")) as source,
+        av.open(str(tmp_path / "trim.mp4"), "w", options={"avoid_negative_ts": "disabled"}) as target,
+    ):
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.size:
+                shift = int(8 / (25 * packet.time_base))
+                packet.pts, packet.dts, packet.stream = packet.pts - shift, packet.dts - shift, stream
+                target.mux(packet)
+    (tmp_path / "whole.mp4").unlink()
+    found = only_clip(tmp_path)
+    assert frames_shown(found.read(range(found.num_frames))) == list(range(8, 20))
+
+
+def test_seek_that_goes_too_far_is_mended(tmp_path: Path) -> None:
+    class Far:
+        """A container that jumps over the wanted frame, wherever it is but at the start."""
+
+        def __init__(self, container: Any) -> None:
+            self.container = container
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.container, name)
+
+        def seek(self, offset: int, stream: Any) -> None:
+            self.container.seek(offset + int((0.4 if offset else 0) / stream.time_base), stream=stream)
+
+    write_video(tmp_path / "a.mp4")
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        times = [time for time, _ in clip_files._decoded(Far(container), 0.0, 0.2)]
+    assert times == pytest.approx([i / 25 for i in range(20)])
+
+
+def test_large_pictures_are_made_smaller_and_small_ones_left(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mp4")
+    found = only_clip(tmp_path)
+    assert found.read([0, 1], short_side=32).shape == (2, 3, 32, 48)
+    assert found.read([0, 1], short_side=100).shape == (2, 3, H, W)
+
+
+def test_colours_and_range_are_right(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mp4")
+    video_FCHW = only_clip(tmp_path).read(range(2))
+    assert (video_FCHW.dtype, float(video_FCHW.min()) >= 0, float(video_FCHW.max()) <= 1) == (
+        torch.float32,
+        True,
+        True,
+    )
+    red = video_FCHW[:, :, 2:12, 2:12].mean((0, 2, 3))
+    assert torch.allclose(red, torch.tensor([1.0, 0.0, 0.0]), atol=0.06)
+
+
+def test_long_video_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the wanted pictures are made, and decoding begins and ends close to them."""
+    write_video(tmp_path / "a.mp4", 600)
+    found = only_clip(tmp_path)
+    made, decoded = [], []
+    picture, decode = clip_files._picture, clip_files._decoded
+
+    def counted(*arguments: Any) -> Iterator[Any]:
+        for pair in decode(*arguments):
+            decoded.append(pair[0])
+            yield pair
+
+    monkeypatch.setattr(clip_files, "_picture", lambda frame: made.append(1) or picture(frame))
+    monkeypatch.setattr(clip_files, "_decoded", counted)
+    assert len(found.read(range(400, 464, 4))) == 16
+    assert len(made) == 16
+    assert len(decoded) < 64 + 12
+
+
+# What is refused
+
+
+def test_bad_files_are_skipped_with_their_reason(tmp_path: Path) -> None:
+    write_video(tmp_path / "good.mp4")
+    (tmp_path / "empty.mp4").touch()
+    (tmp_path / "text.webm").write_text("no video " * 100)
+    (tmp_path / "text.gif").write_text("no video " * 100)
+    write_sound(tmp_path / "sound.mp4")
+    write_video(tmp_path / "one.mp4", 1)
+    Image.new("RGB", (W, H)).save(tmp_path / "still.gif")
+    cut(write_video(tmp_path / "no_index.mp4"), 0.6)
+    cut(write_video(tmp_path / "half.mp4", 60, movflags="faststart"), 0.7)
+    cut(write_video(tmp_path / "half.mkv", 60), 0.7)
+    cut(write_video(tmp_path / "half.webm", 60), 0.7)
+    cut(write_video(tmp_path / "half.avi", 60), 0.7)
+    cut(write_animation(tmp_path / "half.gif", 9), 0.6)
+    cut(write_animation(tmp_path / "half.webp", 9), 0.6)
+    write_folder(tmp_path / "sizes", 3)
+    Image.new("RGB", (W, H + 1)).save(tmp_path / "sizes" / "frame1.png")
+    write_folder(tmp_path / "torn", 3)
+    cut(tmp_path / "torn" / "frame1.png", 0.5)
+    write_video(tmp_path / "run" / "a.mp4", 2)
+    found = find_clips([tmp_path])
+    assert [one.path.name for one in found.used] == ["good.mp4"]
+    reasons = {one.path.name: one.reason for one in found.skipped}
+    for name, reason in {
+        "empty.mp4": "the file is empty (0 bytes)",
+        "text.webm": "it cannot be read as a video (Invalid data found when processing input)",
+        "text.gif": "it cannot be read (cannot identify image file",
+        "sound.mp4": "it has no video, only sound",
+        "one.mp4": "a clip needs 2 frames or more, but this has 1",
+        "still.gif": "a clip needs 2 frames or more, but this has 1",
+        "no_index.mp4": "it cannot be read as a video",
+        "half.mp4": "the file is cut off: ",
+        "half.mkv": "the file is cut off: ",
+        "half.webm": "the file is cut off: ",
+        "half.avi": "the file is cut off: ",
+        "half.gif": "it cannot be read (",
+        "half.webp": "it cannot be read (",
+        "sizes": "its pictures differ in size (96x64 and 96x65)",
+        "torn": "it cannot be read (",
+        "run": "it is a folder of clips: give it as an action of its own",
+    }.items():
+        assert reasons.pop(name).startswith(reason), name
+    assert not reasons
+
+
+def test_damage_inside_a_clip_is_named_when_it_is_read(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mkv", 60)
+    found = only_clip(tmp_path)
+    data = bytearray(path.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 20] = b"\x55" * 20
+    path.write_bytes(data)
+    reason = r"it (is damaged 1\.\d s after its start|cannot be read)"  # as it hits the decoder
+    with pytest.raises(ValueError, match=rf"a\.mkv: {reason}.*\. Mend the clip, or take it away"):
+        found.read(range(60))
+
+
+def test_file_that_changed_is_named_when_it_is_read(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mp4", 20)
+    found = only_clip(tmp_path)
+    write_video(tmp_path / "a.mp4", 10)
+    with pytest.raises(ValueError, match=r"a\.mp4: frame 15 of 20 cannot be read"):
+        found.read([3, 15])
+    (tmp_path / "a.mp4").unlink()
+    with pytest.raises(ValueError, match=r"a\.mp4: it cannot be read as a video \(No such file"):
+        found.read([3])
+
+
+def test_folders_without_clips_are_refused(tmp_path: Path) -> None:
+    for name in ("empty", "notes", "bad"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "notes" / "a.txt").write_text("a note")
+    for i in range(12):
+        (tmp_path / "bad" / f"{i}.mp4").touch()
+    for name in ("empty", "notes"):
+        with pytest.raises(ValueError, match=rf"{name} holds no clips: put videos \(.mp4"):
+            find_clips([tmp_path / name])
+    with pytest.raises(
+        ValueError, match=r"No clip in .*bad can be used:\n  0.mp4: the file is empty"
+    ) as caught:
+        find_clips([tmp_path / "bad"])
+    assert str(caught.value).endswith("  9.mp4: the file is empty (0 bytes)\n  and 2 more")
+    with pytest.raises(ValueError, match=r"There is no folder .*missing"):
+        find_clips([tmp_path / "missing"])
+    with pytest.raises(ValueError, match="There are no clips: give a folder"):
+        find_clips([])
+
+
+def test_one_good_action_does_not_hide_an_empty_one(tmp_path: Path) -> None:
+    write_video(tmp_path / "jump" / "a.mp4")
+    (tmp_path / "run").mkdir()
+    with pytest.raises(ValueError, match="run holds no clips"):
+        find_clips([tmp_path / "jump", tmp_path / "run"])
+
+
+def test_hidden_files_and_pictures_beside_videos_are_no_clips(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mp4")
+    (tmp_path / "._a.mp4").write_bytes(b"what macOS leaves")
+    Image.new("RGB", (8, 8)).save(tmp_path / "cover.png")
+    (write_folder(tmp_path / "b") / "._b.mp4").write_bytes(b"what macOS leaves")
+    (tmp_path / "b" / "._frame0.png").write_bytes(b"what macOS leaves")
+    found = find_clips([tmp_path])
+    assert [one.path.name for one in found.used] == ["a.mp4", "b"]
+    assert [one.num_frames for one in found.used] == [20, 12]
+    assert not found.skipped
+
+
+# Captions and actions
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252", "latin-1"])
+def test_captions_are_read_in_any_usual_encoding(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "a.b.txt").write_bytes(" Ein Mädchen\r\nläuft café \n".encode(encoding))
+    assert read_caption(tmp_path / "a.b.mp4") == "Ein Mädchen läuft café"
+    assert read_caption(tmp_path / "c.mp4") is None
+    (tmp_path / "a.b").mkdir()  # a folder of frames
+    (tmp_path / "a.txt").write_text("not this one")
+    assert read_caption(tmp_path / "a.b") == "Ein Mädchen läuft café"
+
+
+def test_captions_in_other_scripts_and_words_quotes_are_read(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"\xfe\xff" + "女孩在跑".encode("utf-16-be"))
+    (tmp_path / "b.txt").write_bytes(b"\x93jump\x94")  # quotation marks that Latin-1 does not have
+    assert read_caption(tmp_path / "a.mp4") == "女孩在跑"
+    assert read_caption(tmp_path / "b.mp4") == "\u201cjump\u201d"
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "its caption a.txt is empty: write one, or delete the file to use the prompt"),
+        (b"\xef\xbb\xbf \r\n", "its caption a.txt is empty"),
+        ("jump".encode("utf-16-le"), "its caption a.txt is no text that can be read: save it as UTF-8"),
+        (b"\xff\xfea", "its caption a.txt is no text"),
+        (b"\x81\x8d", "its caption a.txt is no text"),
+    ],
+)
+def test_captions_that_say_nothing_are_refused(tmp_path: Path, data: bytes, reason: str) -> None:
+    write_video(tmp_path / "a.mp4", 2)
+    write_video(tmp_path / "b.mp4", 2)
+    (tmp_path / "a.txt").write_bytes(data)
+    found = find_clips([tmp_path], ["a person is jumping"])
+    assert [one.path.name for one in found.used] == ["b.mp4"]
+    assert found.skipped[0].reason.startswith(reason)
+
+
+def test_caption_comes_from_text_then_prompt_then_folder(tmp_path: Path) -> None:
+    folders = [tmp_path / "soccer_shoot-left", tmp_path / "Jump"]
+    for folder in folders:
+        write_video(folder / "a.mp4", 2)
+        write_video(folder / "b.mp4", 2)
+        write_folder(folder / "c", 2)
+    (folders[0] / "b.txt").write_text("a boy shoots")
+    (folders[0] / "c.txt").write_text("a girl shoots")
+    captions = ["soccer shoot left", "a boy shoots", "a girl shoots", "Jump", "Jump", "Jump"]
+    assert [one.caption for one in find_clips(folders).used] == captions
+    one_prompt = [one.caption for one in find_clips(folders, ["x"]).used]
+    assert one_prompt == ["x", "a boy shoots", "a girl shoots", "x", "x", "x"]
+    two_prompts = [one.caption for one in find_clips(folders, ["x", "y"]).used]
+    assert two_prompts == ["x", "a boy shoots", "a girl shoots", "y", "y", "y"]
+    actions = [one.action for one in find_clips(folders, ["x"]).used]
+    assert actions == ["soccer shoot left"] * 3 + ["Jump"] * 3
+
+
+def test_prompts_and_folders_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("jump", "run", "old/jump")]
+    for folder in folders:
+        write_video(folder / "a.mp4", 2)
+    with pytest.raises(
+        ValueError, match="There are 2 prompts for 1 folders: give one for all, or one for each"
+    ):
+        find_clips(folders[:1], ["a", "b"])
+    with pytest.raises(ValueError, match="A prompt is empty"):
+        find_clips(folders[:1], [" "])
+    with pytest.raises(ValueError, match="Two folders are named 'jump'"):
+        find_clips(folders)
+
+
+# Which clip, which frames
+
+
+def test_actions_are_balanced_and_all_their_clips_come() -> None:
+    clips = [clip(9, 25, "jump", str(i)) for i in range(5)] + [clip(9, 25, "run", str(i)) for i in range(2)]
+    order = [clip_at_step(clips, 7, step) for step in range(40)]
+    for pair in zip(order[::2], order[1::2], strict=True):
+        assert {clips[i].action for i in pair} == {"jump", "run"}
+    assert sorted(Counter(order).values()) == [4] * 5 + [10] * 2
+    jumps = [i for i in order if i < 5]
+    for epoch in range(4):
+        assert sorted(jumps[5 * epoch : 5 * epoch + 5]) == [0, 1, 2, 3, 4]
+    assert jumps[:5] != jumps[5:10]
+    assert len({tuple(clip_at_step(clips, seed, step) for step in range(10)) for seed in range(5)}) == 5
+
+
+def test_order_depends_on_seed_and_step_alone() -> None:
+    clips = [clip(9, 25, "jump", str(i)) for i in range(5)]
+    forwards = [clip_at_step(clips, 3, step) for step in range(12)]
+    torch.manual_seed(99)
+    backwards = [clip_at_step(clips, 3, step) for step in reversed(range(12))]
+    assert forwards == backwards[::-1] == [1, 3, 2, 4, 0, 4, 3, 0, 1, 2, 1, 3]
+
+
+@pytest.mark.parametrize(
+    ("fps", "stride", "step"),
+    [
+        (24, 4, 4),
+        (25, 4, 4),
+        (30, 4, 4),
+        (29.97, 4, 4),
+        (60, 4, 8),
+        (12, 4, 2),
+        (8, 4, 1),
+        (4, 4, 1),
+        (25, 1, 1),
+    ],
+)
+def test_stride_lasts_as_long_at_any_rate(fps: float, stride: int, step: int) -> None:
+    taken = take_frames(clip(200, fps), SamplingConfig(num_frames=5, stride=stride), seeded(0))
+    assert [b - a for a, b in zip(taken.indices, taken.indices[1:], strict=False)] == [step] * 4
+    assert taken.fps == pytest.approx(fps / step)
+
+
+def test_start_is_random_and_reaches_both_ends() -> None:
+    config = SamplingConfig(num_frames=5, stride=4)
+    taken = [take_frames(clip(20, 25), config, seeded(i)).indices for i in range(60)]
+    assert {indices[0] for indices in taken} == {0, 1, 2, 3}  # the last window is 3, 7, ... 19
+    assert taken == [take_frames(clip(20, 25), config, seeded(i)).indices for i in range(60)]
+
+
+def test_short_clips_are_spread_from_end_to_end() -> None:
+    config = SamplingConfig(num_frames=5, stride=4)
+    for num_frames, indices in {17: (0, 4, 8, 12, 16), 16: (0, 3, 7, 11, 15), 3: (0, 0, 1, 1, 2)}.items():
+        taken = take_frames(clip(num_frames, 25), config, seeded(0))
+        assert taken.indices == indices
+        assert taken.fps == pytest.approx(4 * 25 / (num_frames - 1))
+
+
+def test_whole_clips_are_spread_from_end_to_end() -> None:
+    taken = take_frames(clip(201, 25), SamplingConfig(num_frames=5, stride=None), seeded(0))
+    assert (taken.indices, taken.fps) == ((0, 50, 100, 150, 200), pytest.approx(0.5))
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4"])
+def test_frames_of_a_variable_rate_are_picked_by_time(tmp_path: Path, suffix: str) -> None:
+    """Ten frames at 25 per second, then ten at 10: evenly in time is 2.5 times denser in the second half."""
+    times = [40 * i if i < 10 else 400 + 100 * (i - 10) for i in range(20)]
+    write_video(tmp_path / f"a{suffix}", milliseconds=times)
+    found = only_clip(tmp_path)
+    taken = take_frames(found, SamplingConfig(num_frames=14, stride=None), seeded(0))
+    assert taken.indices == (0, 2, 5, 7, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19)
+    assert taken.fps == pytest.approx(10)
+    assert frames_shown(found.read(taken.indices)) == list(taken.indices)
+
+
+def test_settings_without_sense_are_refused() -> None:
+    with pytest.raises(ValueError, match="A video needs 2 frames or more, but `num_frames` is 1"):
+        SamplingConfig(num_frames=1)
+    with pytest.raises(ValueError, match="`stride` must be 1 or more, but it is 0"):
+        SamplingConfig(stride=0)
+
+
+def test_footage_of_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="it cannot be read"):
+        examine(tmp_path / "missing.mp4")

@@ -1,0 +1,293 @@
+"""Runs of training: checkpoints, going on, stopping, several processes; on a model of a few numbers."""
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from flash_pack.flash_modules.training import loop, run_folder
+from flash_pack.flash_modules.training.loop import Diverged, LoopConfig, Processes, SingleProcess, train
+from flash_pack.flash_modules.training.run_folder import Checkpoint, LossTable, Progress, RunFolder
+
+SETTINGS = {"clips": ["a", "b"], "seed": 3}
+QUICK = LoopConfig(steps=12, learning_rate=1e-2, save_steps=4, keep=2)
+
+
+def new_weights() -> dict[str, nn.Parameter]:
+    generator = torch.Generator().manual_seed(0)
+    return {
+        "first": nn.Parameter(torch.randn(3, 4, generator=generator)),
+        "second": nn.Parameter(torch.randn(5, generator=generator)),
+    }
+
+
+def loss_on(weights: dict[str, nn.Parameter]) -> Callable[[int], Tensor]:
+    def loss(part: int) -> Tensor:
+        target = torch.randn(3, 4, generator=torch.Generator().manual_seed(part))
+        return (weights["first"] - target).square().mean() + weights["second"].square().sum()
+
+    return loss
+
+
+def run_at(tmp_path: Path, name: str = "run") -> RunFolder:
+    return RunFolder(tmp_path, name, SETTINGS)
+
+
+def trained(run: RunFolder, config: LoopConfig = QUICK, **more) -> dict[str, nn.Parameter]:
+    weights = new_weights()
+    train(run, weights, more.pop("loss", None) or loss_on(weights), config, **more)
+    return weights
+
+
+def assert_equal(weights: dict[str, nn.Parameter], others: dict[str, nn.Parameter]) -> None:
+    for name, weight in weights.items():
+        assert torch.equal(weight, others[name]), name
+
+
+def test_training_lowers_the_loss_and_leaves_a_table(tmp_path: Path) -> None:
+    run = run_at(tmp_path)
+    seen: list[Progress] = []
+    trained(run, LoopConfig(steps=12, learning_rate=0.2), on_step=seen.append)
+    assert [progress.step for progress in seen] == list(range(1, 13))
+    rows = [line.split(",") for line in (run.path / "loss.csv").read_text().splitlines()]
+    assert rows[0] == ["step", "seconds", "loss"]
+    assert [int(row[0]) for row in rows[1:]] == list(range(1, 13))
+    assert float(rows[-1][2]) < float(rows[1][2])
+
+
+def test_a_run_that_was_cut_off_goes_on_exactly(tmp_path: Path) -> None:
+    whole = trained(run_at(tmp_path, "whole"))
+    run = run_at(tmp_path, "cut")
+    weights = new_weights()
+    loss = loss_on(weights)
+
+    def cut_off(part: int) -> Tensor:
+        if part == 7:
+            raise RuntimeError("the power is gone")
+        return loss(part)
+
+    with pytest.raises(RuntimeError, match="power"):
+        train(run, weights, cut_off, QUICK)
+    assert run.checkpoints() == [4]
+    notes: list[str] = []
+    assert_equal(trained(run, on_note=notes.append), whole)
+    assert notes == ["Going on from step 4."]
+    tables = [(tmp_path / name / "loss.csv").read_text().splitlines() for name in ("whole", "cut")]
+    without_seconds = [[(row.split(",")[0], row.split(",")[2]) for row in table] for table in tables]
+    assert without_seconds[0] == without_seconds[1]
+
+
+def _endless(parent: str, steps: int) -> None:
+    torch.set_num_threads(1)
+    weights = new_weights()
+    loss = loss_on(weights)
+
+    def slow(part: int) -> Tensor:
+        time.sleep(0.002)
+        return loss(part)
+
+    config = LoopConfig(steps=steps, learning_rate=1e-2, save_steps=2, keep=2)
+    train(RunFolder(Path(parent), "killed", SETTINGS), weights, slow, config)
+
+
+def test_kill_9_at_any_moment_loses_nothing_but_time(tmp_path: Path) -> None:
+    """Twelve kills at random moments; at each, every checkpoint to be seen is whole."""
+    steps, draws = 60, random.Random(5)
+    processes = multiprocessing.get_context("fork")
+    for _ in range(12):
+        child = processes.Process(target=_endless, args=(str(tmp_path), steps))
+        child.start()
+        time.sleep(draws.uniform(0.02, 0.12))
+        os.kill(child.pid, signal.SIGKILL)
+        child.join()
+        if (tmp_path / "killed").is_dir():
+            run = run_at(tmp_path, "killed")
+            for step in run.checkpoints():
+                assert run.read(step).progress.step == step
+            assert not list(run.path.glob(".flash-*"))
+    config = LoopConfig(steps=steps, learning_rate=1e-2, save_steps=2, keep=2)
+    assert_equal(trained(run_at(tmp_path, "killed"), config), trained(run_at(tmp_path, "whole"), config))
+
+
+@pytest.mark.parametrize("damage", ["trainable.safetensors", "optimizer.safetensors", "state.json"])
+def test_a_damaged_newest_checkpoint_is_passed_over(tmp_path: Path, damage: str) -> None:
+    run = run_at(tmp_path)
+    trained(run)
+    (run.path / "checkpoint-12" / damage).write_bytes(b"{")
+    notes: list[str] = []
+    again = trained(run, on_note=notes.append)
+    assert "Checkpoint 12 is damaged and was passed over" in notes[0]
+    assert notes[1] == "Going on from step 8."
+    assert_equal(again, trained(run_at(tmp_path, "whole")))
+
+
+def test_the_newest_checkpoints_and_the_best_are_kept(tmp_path: Path) -> None:
+    run = run_at(tmp_path)
+    for step, loss in ((1, 3.0), (2, 1.0), (3, 2.0), (4, 2.0), (5, 2.0)):
+        best = min(loss, 1.0 if step > 1 else loss)
+        run.write(
+            Checkpoint(Progress(step=step, loss=loss, best=best), {"w": torch.ones(1)}, {"s": torch.ones(1)}),
+            2,
+        )
+    assert run.checkpoints() == [5, 4, 2]
+    assert run.best() == 2
+
+
+def test_a_full_disk_leaves_the_earlier_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = run_at(tmp_path)
+    trained(run, LoopConfig(steps=4, learning_rate=1e-2))
+    kept = run.read(4)
+
+    def full(path: Path, *_: object) -> None:
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(run_folder, "write_tensors", full)
+    with pytest.raises(OSError, match="No space left"):
+        trained(run)
+    assert run.checkpoints() == [4]
+    assert torch.equal(run.read(4).weights["first"], kept.weights["first"])
+    assert not list(run.path.glob(".flash-*"))
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path, bad: float) -> None:
+    run = run_at(tmp_path)
+    weights = new_weights()
+    loss = loss_on(weights)
+    with pytest.raises(Diverged, match=r"broke off at step 7: .* checkpoint 4 is kept.*lower learning rate"):
+        train(run, weights, lambda part: loss(part) * (bad if part == 6 else 1), QUICK)
+    assert run.checkpoints() == [4]
+    assert all(weight.isfinite().all() for weight in weights.values())
+
+
+def test_a_stop_file_saves_and_ends(tmp_path: Path) -> None:
+    run = run_at(tmp_path)
+
+    def stop(progress: Progress) -> None:
+        if progress.step == 3:
+            run.stop_file.touch()
+
+    trained(run, on_step=stop)
+    assert run.checkpoints() == [3]
+    assert_equal(trained(run), trained(run_at(tmp_path, "whole")))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_ends(tmp_path: Path, number: int) -> None:
+    run = run_at(tmp_path)
+    before = signal.getsignal(number)
+    trained(run, on_step=lambda progress: os.kill(os.getpid(), number) if progress.step == 5 else None)
+    assert run.checkpoints()[0] == 5
+    assert signal.getsignal(number) is before
+
+
+def test_a_run_goes_on_only_with_its_own_settings(tmp_path: Path) -> None:
+    run_at(tmp_path)
+    with pytest.raises(ValueError, match=r'settings \(clips: \["a", "b"\] then, \["a"\] now\): give another'):
+        RunFolder(tmp_path, "run", SETTINGS | {"clips": ["a"]})
+    with pytest.raises(ValueError, match="tau: null then, 90 now"):
+        RunFolder(tmp_path, "run", SETTINGS | {"tau": 90})
+
+
+@pytest.mark.parametrize("name", ["../away", "/tmp/away", "", ".", "a/b", ".hidden", "a\nb"])
+def test_a_name_that_leaves_the_folder_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match="must be letters, digits"):
+        RunFolder(tmp_path, name, SETTINGS)
+    assert not list(tmp_path.iterdir())
+
+
+def test_rows_after_the_checkpoint_and_a_row_cut_short_are_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "loss.csv"
+    path.write_text("step,seconds,loss\n1,0.1,3\n2,0.2,2\n3,0.3,1\n4,0.")
+    LossTable(path, 2).close()
+    assert path.read_text() == "step,seconds,loss\n1,0.1,3\n2,0.2,2\n"
+
+
+class Pair:
+    """Two processes as two threads that wait for each other."""
+
+    def __init__(self) -> None:
+        self.barrier = threading.Barrier(2)
+        self.shared: dict[int, object] = {}
+
+    def meet(self, index: int, value: object) -> list[object]:
+        self.shared[index] = value
+        self.barrier.wait()
+        both = [self.shared[0], self.shared[1]]
+        self.barrier.wait()
+        return both
+
+
+class OneOfTwo(SingleProcess):
+    def __init__(self, pair: Pair, index: int) -> None:
+        self.pair, self.index, self.count = pair, index, 2
+
+    def average_(self, tensors: Iterable[Tensor]) -> None:
+        own = list(tensors)
+        both = self.pair.meet(self.index, [tensor.clone() for tensor in own])
+        for tensor, *values in zip(own, *both, strict=True):
+            tensor.copy_((values[0] + values[1]) / 2)
+
+    def any(self, flag: bool) -> bool:
+        return any(self.pair.meet(self.index, flag))
+
+
+def test_two_processes_do_what_one_does_with_twice_the_accumulation(tmp_path: Path) -> None:
+    alone = trained(run_at(tmp_path, "alone"), LoopConfig(steps=6, learning_rate=1e-2, accumulation=2))
+    pair, results = Pair(), {}
+
+    def work(index: int) -> None:
+        processes: Processes = OneOfTwo(pair, index)
+        run, config = run_at(tmp_path, "both"), LoopConfig(steps=6, learning_rate=1e-2)
+        results[index] = trained(run, config, processes=processes)
+
+    run_at(tmp_path, "both")
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for name, weight in alone.items():
+        assert torch.equal(results[0][name], results[1][name])
+        torch.testing.assert_close(weight, results[0][name], rtol=1e-6, atol=1e-7)
+    state = json.loads((tmp_path / "both" / "checkpoint-6" / "state.json").read_text())
+    assert state["step"] == 6
+
+
+@pytest.mark.parametrize("name", ["steps", "accumulation", "save_steps", "keep"])
+def test_settings_below_one_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=f"`{name}` must be 1 or more, but it is 0"):
+        LoopConfig(**{name: 0})
+
+
+def test_a_learning_rate_out_of_range_is_refused() -> None:
+    with pytest.raises(ValueError, match="`learning_rate` must lie between 0 and 1"):
+        LoopConfig(learning_rate=0.0)
+
+
+def test_gradients_are_scaled_down_to_the_largest_norm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    norms = []
+    step = torch.optim.AdamW.step
+
+    def watched(optimizer, *args, **kwargs):
+        gradients = [p.grad.flatten() for group in optimizer.param_groups for p in group["params"]]
+        norms.append(float(torch.cat(gradients).norm()))
+        return step(optimizer, *args, **kwargs)
+
+    monkeypatch.setattr(loop.torch.optim.AdamW, "step", watched)
+    weights = new_weights()
+    loss = loss_on(weights)
+    train(run_at(tmp_path), weights, lambda part: 100 * loss(part), LoopConfig(steps=2, max_norm=0.5))
+    assert norms == pytest.approx([0.5, 0.5])

@@ -1,0 +1,245 @@
+"""`python -m flash_modules train`: from clips to an action that animates; going on; mistakes."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from flash_pack.flash_modules import cli
+from flash_pack.flash_modules.augment import AugmentConfig
+from flash_pack.flash_modules.backends.diffusers import find_base, load_base
+from flash_pack.flash_modules.backends.diffusers.train_action import ActionTraining, ActionTrainingConfig
+from flash_pack.flash_modules.checkpoint import read_action, read_motion
+from flash_pack.flash_modules.checkpoint.action import standalone_motion
+from flash_pack.flash_modules.checkpoint.tensor_file import read_tensors
+from flash_pack.flash_modules.training.clips import find_clips
+from flash_pack.flash_modules.training.pool import LatentPool, PoolConfig
+from flash_pack.flash_modules.training.presets import VARIANTS, MethodConfig
+from flash_pack.flash_modules.training.sampling import SamplingConfig
+from flash_pack.tests.backends.small_models import small_motion
+
+
+def write_gif(path: Path, color: str, num_frames: int = 6) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    frames = []
+    for i in range(num_frames):
+        frame = Image.new("RGB", (40, 32), "navy")
+        frame.paste(color, (4 + 3 * i, 8, 14 + 3 * i, 26))
+        frames.append(frame)
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=100)
+
+
+@pytest.fixture(scope="module")
+def files(base_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base, a motion module, two clips and a picture."""
+    folder = tmp_path_factory.mktemp("files")
+    (folder / "base").symlink_to(base_folder)
+    save_file(small_motion().tensors, folder / "motion.safetensors")
+    write_gif(folder / "run_fast" / "a.gif", "orange")
+    write_gif(folder / "run_fast" / "b.gif", "green")
+    (folder / "run_fast" / "b.txt").write_text("a girl runs")
+    Image.effect_noise((70, 100), 90).convert("RGB").save(folder / "picture.png")
+    return folder
+
+
+@pytest.fixture
+def train(files: Path, tmp_path: Path) -> Callable[..., int]:
+    """Runs the command with arguments that work, except for those that are given; None leaves one out."""
+
+    def run(*flags: str, **changes: object) -> int:
+        arguments = {
+            "base": files / "base",
+            "motion": files / "motion.safetensors",
+            "clips": files / "run_fast",
+            "out": "jump",
+            "runs": tmp_path / "runs",
+            "frames": 3,
+            "size": 16,
+            "steps": 3,
+            "pool": 2,
+            "lr": 1e-3,
+            "device": "cpu",
+            **changes,
+        }
+        given = [(f"--{name}", str(value)) for name, value in arguments.items() if value is not None]
+        return cli.main(["train", *(word for pair in given for word in pair), *flags])
+
+    return run
+
+
+def trained(tmp_path: Path, name: str, step: int) -> dict[str, torch.Tensor]:
+    tensors, _ = read_tensors(tmp_path / "runs" / name / f"checkpoint-{step}" / "trainable.safetensors")
+    return tensors
+
+
+def test_the_action_of_a_run_animates(
+    train: Callable[..., int], files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train() == 0
+    path = tmp_path / "runs" / "jump" / "jump.safetensors"
+    action = read_action(path)
+    assert (action.name, action.kind, action.frames) == ("jump", "compact", 3)
+    assert set(action.prompts) == {"run fast", "a girl runs"}
+    assert any(diff.abs().max() > 0 for diff in action.kv_diffs.values())
+    header = {key: json.loads(action.header[f"flash.{key}"]) for key in ("data", "align", "steps", "seed")}
+    assert header["data"]["n_clips"] == 2
+    assert header["align"]["tau"] == 90.0
+    assert (header["steps"], header["seed"]) == (3, 0)
+    assert str(tmp_path) not in json.dumps(dict(action.header))
+    picture, video = files / "picture.png", tmp_path / "video.gif"
+    words = ["animate", "--base", files / "base", "--motion", files / "motion.safetensors", "--action", path]
+    words += ["--image", picture, "--prompt", "a girl", "--frames", 3, "--steps", 1, "--size", "32x16"]
+    assert cli.main([str(word) for word in [*words, "--device", "cpu", "--out", video]]) == 0
+    assert "it may differ" not in capsys.readouterr().err
+
+
+def test_a_standalone_action_brings_its_motion_module(train: Callable[..., int], tmp_path: Path) -> None:
+    assert train("--standalone", steps=1) == 0
+    action = read_action(tmp_path / "runs" / "jump" / "jump.safetensors")
+    assert standalone_motion(action).config == small_motion().config
+
+
+def test_a_run_in_two_sittings_is_a_run_in_one(train: Callable[..., int], tmp_path: Path) -> None:
+    assert train(out="whole", steps=5) == 0
+    assert train(out="two", steps=2) == 0
+    assert train(out="two", steps=5) == 0
+    whole, two = (trained(tmp_path, name, 5) for name in ("whole", "two"))
+    assert whole.keys() == two.keys()
+    assert all(torch.equal(whole[name], two[name]) for name in whole)
+
+
+def test_samples_on_the_way_change_nothing(train: Callable[..., int], files: Path, tmp_path: Path) -> None:
+    assert train(out="plain") == 0
+    assert train(out="watched", image=files / "picture.png", **{"sample-steps": 2}) == 0
+    assert [path.name for path in (tmp_path / "runs" / "watched").glob("*.mp4")] == ["sample-000002.mp4"]
+    plain, watched = (trained(tmp_path, name, 3) for name in ("plain", "watched"))
+    assert all(torch.equal(plain[name], watched[name]) for name in plain)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_variant_learns(train: Callable[..., int], tmp_path: Path, variant: int) -> None:
+    assert train(steps=1, variant=variant) == 0
+    assert trained(tmp_path, "jump", 1)
+
+
+def test_variants_differ(train: Callable[..., int], tmp_path: Path) -> None:
+    for variant in VARIANTS:
+        assert train(out=f"v{variant}", steps=2, variant=variant) == 0
+    results = [trained(tmp_path, f"v{variant}", 2) for variant in VARIANTS]
+    for i, one in enumerate(results):
+        for other in results[i + 1 :]:
+            assert any(not torch.equal(one[name], other[name]) for name in one)
+
+
+def test_whole_motion_modules_can_be_trained(train: Callable[..., int], tmp_path: Path) -> None:
+    assert train(steps=1, trainable="motion_module") == 0
+    assert any(".ff." in name for name in trained(tmp_path, "jump", 1))
+
+
+def test_another_trainable_set_under_the_same_name_is_refused(
+    train: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(steps=1) == 0
+    assert train(steps=2, trainable="motion_module") == 2
+    assert "'jump' was begun with other settings (method:" in capsys.readouterr().err
+
+
+def test_other_clips_under_the_same_name_are_refused(
+    train: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(steps=1) == 0
+    write_gif(tmp_path / "others" / "a.gif", "red")
+    assert train(steps=2, clips=tmp_path / "others") == 2
+    assert "'jump' was begun with other settings (clips:" in capsys.readouterr().err
+
+
+def test_a_dry_run_tells_the_cost_and_writes_nothing(
+    train: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train("--dry-run") == 0
+    said = capsys.readouterr().out
+    assert "run_fast" in said or "run fast" in said
+    assert "million numbers" in said
+    assert "TFLOP" in said
+    assert "GiB" in said
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"out": "../away"}, "must be letters, digits"),
+        ({"clips": "/nowhere"}, "/nowhere"),
+        ({"frames": 1}, "2 frames or more"),
+        ({"frames": 99}, "trained with up to"),
+        ({"size": 12}, "`size` must be a multiple of 8"),
+        ({"tau": 101}, "`tau` is a percentile"),
+        ({"p": 2}, "`p` must lie between 0 and 1"),
+        ({"variant": 1, "tau": 50}, "Without twins nothing can be aligned"),
+        ({"steps": 0}, "`steps` must be 1 or more"),
+        ({"lr": 0}, "`learning_rate` must lie between 0 and 1"),
+        ({"pool": 0}, "`per_clip` must be 1 or more"),
+        ({"seed": -1}, "--seed must lie between"),
+        ({"device": "abacus"}, "'abacus' cannot be used"),
+        ({"image": __file__}, "cannot be read as a picture"),
+        ({"motion": __file__}, "neither a safetensors nor a PyTorch file"),
+    ],
+)
+def test_mistakes_are_one_sentence(
+    train: Callable[..., int],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    changes: dict[str, object],
+    sentence: str,
+) -> None:
+    assert train(**changes) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: ")
+    assert sentence in error
+    assert not list(tmp_path.glob("runs/*/checkpoint-*"))
+
+
+@pytest.fixture
+def make_pool(files: Path, tmp_path: Path) -> Callable[..., LatentPool]:
+    def make(name: str = "pool", **changes: object) -> LatentPool:
+        config = ActionTrainingConfig(
+            sampling=SamplingConfig(num_frames=3),
+            pool=PoolConfig(**{"per_clip": 4, "renew_steps": 5, **changes}),
+            method=MethodConfig(augment=AugmentConfig(size=16)),
+        )
+        training = ActionTraining(
+            load_base(find_base(files / "base")),
+            "small",
+            read_motion(files / "motion.safetensors"),
+            find_clips([files / "run_fast"]).used,
+            config,
+            torch.device("cpu"),
+        )
+        return training.pool(tmp_path / name)
+
+    return make
+
+
+def test_a_pool_is_renewed_in_turns_and_is_the_same_when_made_again(make_pool) -> None:
+    pool = make_pool()
+    turns = [[pool.round_at(number, part) for number in range(8)] for part in (0, 4, 5, 10, 40, 45)]
+    assert turns == [
+        [0] * 8,
+        [0] * 8,
+        [1, 0, 0, 0, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0, 0, 0, 0],
+        [1] * 8,
+        [2, 1, 1, 1, 1, 1, 1, 1],
+    ]
+
+
+def test_latents_on_disk_are_those_in_memory(make_pool, tmp_path: Path) -> None:
+    in_memory, on_disk = make_pool("memory"), make_pool("disk", memory_gib=0.0)
+    for part in (0, 1, 7):
+        assert torch.equal(in_memory.entry(1, part), on_disk.entry(1, part))
+    assert list((tmp_path / "disk").glob("*.safetensors"))
+    assert not (tmp_path / "memory").exists()

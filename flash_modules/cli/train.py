@@ -125,7 +125,7 @@ def train_action(args: argparse.Namespace) -> None:
         for line in _needs(training):
             say(line)
         return
-    run = RunFolder(args.runs, args.out, training.settings(config.loop.accumulation * processes.count))
+    run = _open_run(args, training, processes)
     samples = _Samples(training, run.path, image_1HWC, args.sample_prompt or clips.used[0].caption, args)
     with _Bars(training, run, silent=processes.index != 0) as bars:
 
@@ -141,6 +141,16 @@ def train_action(args: argparse.Namespace) -> None:
         say(f"Wrote {path} after {end.step} of {config.loop.steps} steps.")
         if end.step < config.loop.steps:
             say("It was stopped: the same command goes on from here.")
+
+
+def _open_run(
+    args: argparse.Namespace, training: ActionTraining, processes: "AcceleratedProcesses"
+) -> RunFolder:
+    """The run's folder; the other processes wait until the first one has made it."""
+    settings = training.settings(training.config.loop.accumulation * processes.count)
+    run = RunFolder(args.runs, args.out, settings) if processes.index == 0 else None
+    processes.any(False)
+    return run or RunFolder(args.runs, args.out, settings, first=False)
 
 
 def _config(args: argparse.Namespace, size: int) -> ActionTrainingConfig:

@@ -48,8 +48,11 @@ class Checkpoint:
 class RunFolder:
     """The folder of one run."""
 
-    def __init__(self, parent: Path, name: str, settings: Settings) -> None:
-        """Raises ValueError for a name that is no plain one, and for a run with other settings."""
+    def __init__(self, parent: Path, name: str, settings: Settings, *, first: bool = True) -> None:
+        """Raises ValueError for a name that is no plain one, and for a run with other settings.
+
+        The first process clears away what a killed one left half written; others must come after it.
+        """
         if not _NAME.fullmatch(name):
             raise ValueError(
                 f"The run's name '{name}' must be letters, digits, spaces, '.', '-' and '_', and begin with "
@@ -57,9 +60,16 @@ class RunFolder:
             )
         self.path = parent / name
         self.path.mkdir(parents=True, exist_ok=True)
-        for draft in self.path.glob(".flash-*"):  # of a killed run
-            shutil.rmtree(draft)
+        if first:
+            self._clear_drafts()
         self._check(name, settings)
+
+    def _clear_drafts(self) -> None:
+        for draft in self.path.glob(".flash-*"):
+            if draft.is_dir():
+                shutil.rmtree(draft)
+            else:
+                draft.unlink()
 
     def _check(self, name: str, settings: Settings) -> None:
         file = self.path / "settings.json"

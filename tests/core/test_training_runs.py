@@ -130,6 +130,17 @@ def test_a_damaged_newest_checkpoint_is_passed_over(tmp_path: Path, damage: str)
     assert_equal(again, trained(run_at(tmp_path, "whole")))
 
 
+def test_what_a_killed_run_left_half_written_is_cleared_away(tmp_path: Path) -> None:
+    folder = run_at(tmp_path).path
+    (folder / ".flash-abc").mkdir()
+    (folder / ".flash-abc" / "draft").write_text("half")
+    (folder / ".flash-settings.json").write_text("{")
+    RunFolder(tmp_path, "run", SETTINGS, first=False)
+    assert len(list(folder.glob(".flash-*"))) == 2
+    run_at(tmp_path)
+    assert not list(folder.glob(".flash-*"))
+
+
 def test_the_newest_checkpoints_and_the_best_are_kept(tmp_path: Path) -> None:
     run = run_at(tmp_path)
     for step, loss in ((1, 3.0), (2, 1.0), (3, 2.0), (4, 2.0), (5, 2.0)):

@@ -6,9 +6,10 @@ import tempfile
 from pathlib import Path
 
 from PIL import Image
+from tqdm import tqdm
 
 from ..augment import AugmentConfig
-from ..training.clips import find_clips
+from ..training.clips import Clips, find_clips
 from ..training.preview import preview_clips
 from ..training.sampling import SamplingConfig
 
@@ -73,14 +74,19 @@ def sampling_config(args: argparse.Namespace) -> SamplingConfig:
     return SamplingConfig(num_frames=args.frames, stride=args.stride if args.sampling == "stride" else None)
 
 
+def look_for_clips(args: argparse.Namespace, *, silent: bool = False) -> Clips:
+    """The clips that the arguments name; a bar counts them while they are decoded."""
+    with tqdm(desc="Reading clips", unit="clip", leave=False, disable=silent) as bar:
+        return find_clips(args.clips, args.prompt, on_clip=bar.update)
+
+
 def preview(args: argparse.Namespace) -> None:
     """Write the contact sheet and say what was found; all arguments are checked before a clip is read."""
     sampling, augment = sampling_config(args), AugmentConfig(size=args.size)
     check_seed(args.seed)
     _check_sheet_path(args.out)
-    clips = find_clips(args.clips, args.prompt)
-    found = preview_clips(clips, sampling, augment, seed=args.seed, on_line=_say)
-    _write_sheet(args.out, found.sheet)
+    sheet = preview_clips(look_for_clips(args), sampling, augment, seed=args.seed, on_line=_say)
+    _write_sheet(args.out, sheet)
     _say(f"Wrote {args.out}")
 
 

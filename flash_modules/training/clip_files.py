@@ -61,6 +61,20 @@ def examine(path: Path) -> Footage:
     return footage
 
 
+def check_frames(path: Path, footage: Footage) -> None:
+    """Decode all that the file holds. Raises ValueError with the reason if it is damaged inside."""
+    if path.is_dir() or path.suffix.lower() in ANIMATION_SUFFIXES:
+        return  # `examine` has read all pictures
+    with _reasons(), av.open(str(path), metadata_errors="ignore") as container:
+        start, count, last = footage.times[0], 0, -math.inf
+        for last, frame in _decoded(container, start, start):
+            _check_frame(last - start, frame)
+            count += 1
+    num_frames = len(footage.times)
+    if last < footage.times[-1] - _SLACK or count < 0.9 * num_frames:
+        raise ValueError(f"it is damaged: {count} of its {num_frames} frames can be read")
+
+
 def read_frames(path: Path, footage: Footage, indices: Sequence[int], short_side: int | None) -> Tensor:
     """The chosen frames (F, 3, H, W) in [0, 1], made smaller to the short side if they are larger.
 
@@ -188,22 +202,27 @@ def _pictures(path: Path, footage: Footage, wanted: Sequence[int]) -> Iterator[I
                 file.seek(i)
                 yield file.convert("RGBA")
     else:
-        yield from _video_pictures(path, footage, wanted)
+        yield from map(_picture, _video_frames(path, footage, wanted))
 
 
-def _video_pictures(path: Path, footage: Footage, wanted: Sequence[int]) -> Iterator[Image.Image]:
-    """The picture that is shown at each wanted frame's time. The others are decoded, but not kept."""
+def _video_frames(path: Path, footage: Footage, wanted: Sequence[int]) -> Iterator[Any]:
+    """The frame that is shown at each wanted frame's time. The others are decoded, but not kept."""
     left = [footage.times[i] for i in wanted]
     with av.open(str(path), metadata_errors="ignore") as container:
         for time, frame in _decoded(container, footage.times[0], left[0]):
             if time < left[0] - _SLACK:
                 continue
-            if frame.is_corrupt:
-                raise ValueError(f"it is damaged {left[0] - footage.times[0]:.1f} s after its start")
-            yield _picture(frame)
-            left.pop(0)
+            _check_frame(time - footage.times[0], frame)
+            while left and time >= left[0] - _SLACK:  # more than one where a frame is missing
+                yield frame
+                left.pop(0)
             if not left:
                 return
+
+
+def _check_frame(seconds: float, frame: Any) -> None:
+    if frame.is_corrupt:
+        raise ValueError(f"it is damaged {seconds:.1f} s after its start")
 
 
 def _decoded(container: Any, first: float, start: float) -> Iterator[tuple[float, Any]]:

@@ -1,7 +1,7 @@
 """Clips to learn from: which files and folders they are, what is seen in them, and why some are left out."""
 
 import codecs
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from .clip_files import (
     VIDEO_SUFFIXES,
     Footage,
     Size,
+    check_frames,
     examine,
     frame_paths,
     natural_order,
@@ -77,8 +78,12 @@ class Clips:
     skipped: tuple[Skipped, ...]
 
 
-def find_clips(folders: Sequence[Path], prompts: Sequence[str] = ()) -> Clips:
-    """The clips of each folder, an action per folder.
+def find_clips(
+    folders: Sequence[Path],
+    prompts: Sequence[str] = (),
+    on_clip: Callable[[], object] = lambda: None,
+) -> Clips:
+    """The clips of each folder, an action per folder; each is decoded once, and `on_clip` counts them.
 
     A clip's caption is the text file beside it, else the prompt (one for all, or one for each folder), else
     the folder's name as it is written. A clip that cannot be used is skipped; a folder that has no others is
@@ -97,6 +102,7 @@ def find_clips(folders: Sequence[Path], prompts: Sequence[str] = ()) -> Clips:
                 used.append(Clip(path=path, action=action, caption=caption, footage=_footage(path)))
             except (ValueError, OSError) as error:
                 skipped.append(Skipped(path, str(error)))
+            on_clip()
         if len(used) == before[0]:
             raise ValueError(_nothing_usable(folder, skipped[before[1] :]))
     return Clips(tuple(used), tuple(skipped))
@@ -178,7 +184,9 @@ def _is_still_webp(path: Path) -> bool:
 def _footage(path: Path) -> Footage:
     if path.is_dir() and any(map(_is_video, path.iterdir())):
         raise ValueError("it is a folder of clips: give it as an action of its own")
-    return examine(path)
+    footage = examine(path)
+    check_frames(path, footage)
+    return footage
 
 
 def _nothing_usable(folder: Path, skipped: Sequence[Skipped]) -> str:

@@ -29,14 +29,6 @@ _TILE, _MARGIN, _TEXT = 96, 8, 18
 
 
 @dataclass(frozen=True)
-class Preview:
-    """The contact sheet, and the clips that can be used after all of them were read."""
-
-    sheet: Image.Image
-    clips: Clips
-
-
-@dataclass(frozen=True)
 class _Seen:
     clip: Clip
     taken: Taken
@@ -52,33 +44,25 @@ def preview_clips(
     *,
     seed: int,
     on_line: Callable[[str], None],
-) -> Preview:
-    """Read every clip once, say in lines what is taken of it, and draw some with their twins.
+) -> Image.Image:
+    """Say in lines what is taken of every clip, and draw some with their twins.
 
-    A clip that turns out to be damaged is skipped. Frames and augmentation are one draw of the many that
-    training makes. Raises ValueError if no clip is left.
+    Frames and augmentation are one draw of the many that training makes.
     """
     shown = _shown(clips.used)
     paths = [one.path for one in clips.used] + [one.path for one in clips.skipped]
     width = max(map(len, map(_name, paths)))
     seen: list[_Seen] = []
-    skipped = list(clips.skipped)
     for index, clip in enumerate(clips.used):
-        try:
-            seen.append(_look(clip, sampling, augment, seeded(seed, "preview", index), index in shown))
-        except ValueError as error:
-            skipped.append(Skipped(clip.path, str(error)))
-        else:
-            on_line(f"{_name(clip.path):{width}}  {_taken_line(seen[-1])}")
-            for note in seen[-1].notes:
-                on_line(f"{'':{width}}  ! {note}")
-    for one in skipped:
+        seen.append(_look(clip, sampling, augment, seeded(seed, "preview", index), index in shown))
+        on_line(f"{_name(clip.path):{width}}  {_taken_line(seen[-1])}")
+        for note in seen[-1].notes:
+            on_line(f"{'':{width}}  ! {note}")
+    for one in clips.skipped:
         on_line(f"{_name(one.path):{width}}  skipped: {one.reason}")
-    if not seen:
-        raise ValueError("No clip is left: all were damaged. Convert them anew, to mp4 for example.")
-    for line in _summary(seen, skipped, augment.size):
+    for line in _summary(seen, clips.skipped, augment.size):
         on_line(line)
-    return Preview(_sheet(seen), Clips(tuple(one.clip for one in seen), tuple(skipped)))
+    return _sheet(seen)
 
 
 def _shown(clips: Sequence[Clip]) -> set[int]:

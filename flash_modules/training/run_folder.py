@@ -19,6 +19,9 @@ _NAME = re.compile(r"[\w][\w .-]*")
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 _COLUMNS = ("step", "seconds", "loss")
 
+SETTINGS = "settings.json"
+"""A run's file that is written first."""
+
 Settings = Mapping[str, Any]
 """What a run consists of, as JSON knows it: a run goes on only with the same."""
 
@@ -72,7 +75,7 @@ class RunFolder:
                 draft.unlink()
 
     def _check(self, name: str, settings: Settings) -> None:
-        file = self.path / "settings.json"
+        file = self.path / SETTINGS
         settings = json.loads(json.dumps(settings))
         if not file.is_file():
             _write_text(file, json.dumps(settings, indent=2) + "\n")

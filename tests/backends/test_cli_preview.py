@@ -9,10 +9,8 @@ import torch
 from PIL import Image
 
 from flash_pack.flash_modules import cli
-from flash_pack.flash_modules.augment import AugmentConfig
 from flash_pack.flash_modules.training import preview as preview_file
-from flash_pack.flash_modules.training.clips import Clips, find_clips
-from flash_pack.flash_modules.training.preview import preview_clips
+from flash_pack.flash_modules.training.clips import find_clips
 from flash_pack.flash_modules.training.sampling import SamplingConfig, seeded, take_frames
 
 W, H = 64, 48
@@ -166,22 +164,6 @@ def test_very_many_clips_are_all_listed_and_some_shown(
     assert "The picture shows 16 of the 501 clips." in said
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.height == 8 + 16 * (18 + 2 * 96 + 8)
-
-
-def test_clip_that_is_damaged_inside_is_skipped(tmp_path: Path) -> None:
-    for name in ("a.mp4", "b.mp4"):
-        write_clip(tmp_path / "jump" / name)
-    clips = find_clips([tmp_path / "jump"])
-    (tmp_path / "jump" / "a.mp4").write_bytes(b"another file now")
-    lines: list[str] = []
-    settings = SamplingConfig(num_frames=3), AugmentConfig(size=32)
-    found = preview_clips(clips, *settings, seed=0, on_line=lines.append)
-    assert [clip.path.name for clip in found.clips.used] == ["b.mp4"]
-    assert found.clips.skipped[0].path.name == "a.mp4"
-    assert lines[1].startswith("jump/a.mp4  skipped: ")
-    assert "1 of 2 clips used: 'jump' 1." in lines
-    with pytest.raises(ValueError, match="No clip is left: all were damaged"):
-        preview_clips(Clips(clips.used[:1], ()), *settings, seed=0, on_line=lines.append)
 
 
 def test_arguments_reach_the_sampling(

@@ -1,6 +1,8 @@
 """`python -m flash_modules train`: from clips to an action that animates; going on; mistakes."""
 
 import json
+import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,10 +10,13 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
 
 from flash_pack.flash_modules import cli
 from flash_pack.flash_modules.augment import AugmentConfig
 from flash_pack.flash_modules.backends.diffusers import find_base, load_base
+from flash_pack.flash_modules.backends.diffusers.cost import Cost, count_cost
 from flash_pack.flash_modules.backends.diffusers.train_action import ActionTraining, ActionTrainingConfig
 from flash_pack.flash_modules.checkpoint import read_action, read_motion
 from flash_pack.flash_modules.checkpoint.action import standalone_motion
@@ -44,6 +49,13 @@ def files(base_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "run_fast" / "b.txt").write_text("a girl runs")
     Image.effect_noise((70, 100), 90).convert("RGB").save(folder / "picture.png")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def quick(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counting what a run takes lasts seconds, so only tests of that do it."""
+    if "memory" not in request.fixturenames:
+        monkeypatch.setattr(cli.train, "check_memory", lambda training: None)
 
 
 @pytest.fixture
@@ -165,8 +177,124 @@ def test_a_dry_run_tells_the_cost_and_writes_nothing(
     assert "run_fast" in said or "run fast" in said
     assert "million numbers" in said
     assert "TFLOP" in said
-    assert "GiB" in said
+    assert re.search(r"Memory: about \d+\.\d GiB at checkpointing none; \d+\.\d GiB are free\.", said)
     assert not (tmp_path / "runs").exists()
+
+
+GIB = 2**30
+
+
+@pytest.fixture
+def memory(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Says how much is free, in GiB; a pair of size 512 takes 8, less if it is smaller or checkpointed."""
+    monkeypatch.setattr(cli.needs, "free_memory", lambda device: 10**12)
+
+    def cost(training: ActionTraining, size: int | None = None, checkpointing: str | None = None) -> Cost:
+        size = size or training.config.method.augment.size
+        less = {"none": 1, "motion": 2, "all": 4}[checkpointing or training.config.checkpointing]
+        return Cost(flops=10**9, peak_bytes=size // 64 * GIB // less)
+
+    monkeypatch.setattr(ActionTraining, "cost", cost)
+    return lambda gib: monkeypatch.setattr(cli.needs, "free_memory", lambda device: int(gib * GIB))
+
+
+@pytest.mark.parametrize("flags", [[], ["--dry-run"]])
+@pytest.mark.parametrize(
+    ("free", "remedy"),
+    [
+        (7.9, "give `--checkpointing motion`, which needs about 4.0 GiB"),
+        (3.9, "give `--checkpointing all`, which needs about 2.0 GiB"),
+        (1.9, "give `--size 384 --checkpointing all`, which needs about 1.5 GiB"),
+        (1.2, "give `--size 256 --checkpointing all`, which needs about 1.0 GiB"),
+        (0.5, "even `--size 256 --checkpointing all` needs about 1.0 GiB, so take fewer --frames or another"),
+    ],
+)
+def test_too_little_memory_is_told_before_training(
+    train, memory, tmp_path: Path, capsys: pytest.CaptureFixture[str], flags, free: float, remedy: str
+) -> None:
+    memory(free)
+    assert train(*flags, size=512) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    said = f"error: Training needs about 8.0 GiB of memory, but {free} GiB are free on cpu: {remedy}"
+    assert error.startswith(said)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_enough_memory_is_enough_and_a_run_that_goes_on_has_shown_it(train, memory) -> None:
+    memory(0.6)
+    assert train(size=16, steps=1) == 0
+    memory(0)
+    assert train(size=16, steps=2) == 0
+    assert train(size=16, out="other") == 2
+
+
+def test_peak_memory_is_that_of_the_tensors_that_are_held() -> None:
+    """Four layers of 16 x 256 numbers: kept for the backward pass, and gradients of the weights."""
+    layers = nn.Sequential(*(nn.Linear(256, 256, bias=False) for _ in range(4)))
+
+    def predict(latents: torch.Tensor, *_: object) -> torch.Tensor:
+        return layers(latents)
+
+    shape, text = torch.Size((16, 256)), torch.zeros(1, 1, 1)
+    settings = {"num_layers": 0, "twins": False, "device": torch.device("cpu")}
+    cost = count_cost(predict, layers.parameters(), shape, text, **settings)
+    product, activation, gradient = 2 * 16 * 256 * 256, 4 * 16 * 256, 4 * 256 * 256
+    assert cost.flops == (4 + 4 + 3) * product
+    assert 4 * gradient + 2 * activation < cost.peak_bytes < 4 * gradient + 8 * activation
+    assert all(weight.grad is None for weight in layers.parameters())
+
+
+def test_checkpointing_lowers_the_counted_peak(files: Path) -> None:
+    config = ActionTrainingConfig(sampling=SamplingConfig(num_frames=3))
+    motion, clips = read_motion(files / "motion.safetensors"), find_clips([files / "run_fast"]).used
+    base = load_base(find_base(files / "base"))
+    training = ActionTraining(base, "small", motion, clips, config, torch.device("cpu"))
+    whole, motion_again, all_again = (training.cost(256, kind) for kind in ("none", "motion", "all"))
+    assert whole.peak_bytes > motion_again.peak_bytes > all_again.peak_bytes
+    assert whole.flops < motion_again.flops < all_again.flops
+
+
+def test_full_memory_is_told_with_settings_that_need_less(
+    train, memory, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fill(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(ActionTraining, "run", fill)
+    assert train(size=512) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("error: The memory of cpu is full; about 8.0 GiB were expected to do")
+    assert "give `--checkpointing motion`, which needs about 4.0 GiB." in error
+
+
+def test_a_clip_that_is_damaged_is_left_out(
+    train, files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_gif(tmp_path / "run_fast" / "a.gif", "orange")
+    (tmp_path / "run_fast" / "b.mp4").write_bytes(b"no video")
+    assert train(steps=1, clips=tmp_path / "run_fast") == 0
+    assert "Skipped b.mp4: it cannot be read as a video" in capsys.readouterr().out
+    action = read_action(tmp_path / "runs" / "jump" / "jump.safetensors")
+    assert json.loads(action.header["flash.data"])["n_clips"] == 1
+
+
+def test_very_many_clips_can_be_learned_from(train, files: Path, tmp_path: Path) -> None:
+    (tmp_path / "many").mkdir()
+    for i in range(500):
+        (tmp_path / "many" / f"{i}.gif").symlink_to(files / "run_fast" / "a.gif")
+    assert train(steps=1, pool=1, frames=2, variant=1, clips=tmp_path / "many") == 0
+    settings = json.loads((tmp_path / "runs" / "jump" / "settings.json").read_text())
+    assert len(settings["clips"]) == 500
+
+
+def test_curves_for_tensorboard_go_on(train, tmp_path: Path) -> None:
+    assert train(steps=2) == 0
+    assert train(steps=4) == 0
+    curves = EventAccumulator(str(tmp_path / "runs" / "jump" / "tensorboard")).Reload()
+    losses = curves.Scalars("loss")
+    assert [point.step for point in losses] == [1, 2, 3, 4]
+    assert all(math.isfinite(point.value) for point in losses)
+    assert [point.step for point in curves.Scalars("seconds_per_step")] == [2, 4]
 
 
 @pytest.mark.parametrize(
@@ -177,6 +305,7 @@ def test_a_dry_run_tells_the_cost_and_writes_nothing(
         ({"frames": 1}, "2 frames or more"),
         ({"frames": 99}, "trained with up to"),
         ({"size": 12}, "`size` must be a multiple of 8"),
+        ({"size": 8}, "`size` must be 16 pixels or more with this base, but it is 8"),
         ({"tau": 101}, "`tau` is a percentile"),
         ({"p": 2}, "`p` must lie between 0 and 1"),
         ({"variant": 1, "tau": 50}, "Without twins nothing can be aligned"),

@@ -1,5 +1,6 @@
 """Clips in files of every kind: found, named, read at the right times, and refused with a reason."""
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
@@ -337,16 +338,60 @@ def test_bad_files_are_skipped_with_their_reason(tmp_path: Path) -> None:
     assert not reasons
 
 
-def test_damage_inside_a_clip_is_named_when_it_is_read(tmp_path: Path) -> None:
-    path = write_video(tmp_path / "a.mkv", 60)
-    found = only_clip(tmp_path)
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4"])
+def test_damage_inside_a_clip_is_found_and_named(tmp_path: Path, suffix: str) -> None:
+    path = write_video(tmp_path / f"a{suffix}", 60)
+    write_video(tmp_path / "b.mp4")
+    found = find_clips([tmp_path]).used[0]
     data = bytearray(path.read_bytes())
     middle = len(data) // 2
     data[middle : middle + 20] = b"\x55" * 20
     path.write_bytes(data)
-    reason = r"it (is damaged 1\.\d s after its start|cannot be read)"  # as it hits the decoder
-    with pytest.raises(ValueError, match=rf"a\.mkv: {reason}.*\. Mend the clip, or take it away"):
+    reason = r"it (is damaged|cannot be read)"  # as it hits the decoder
+    with pytest.raises(ValueError, match=rf"a\{suffix}: {reason}.*\. Mend the clip, or take it away"):
         found.read(range(60))
+    again = find_clips([tmp_path])
+    assert [one.path.name for one in again.used] == ["b.mp4"]
+    assert re.match(reason, again.skipped[0].reason)
+
+
+@pytest.fixture
+def lose(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Lets the decoder drop frames without a word, as it does with some damage."""
+
+    def lose(*lost: int) -> None:
+        decode = clip_files._decoded
+
+        def kept(*arguments: Any) -> Iterator[Any]:
+            return (pair for i, pair in enumerate(decode(*arguments)) if i not in lost)
+
+        monkeypatch.setattr(clip_files, "_decoded", kept)
+
+    return lose
+
+
+def test_clips_that_lost_many_frames_or_their_end_are_skipped(tmp_path: Path, lose) -> None:
+    write_video(tmp_path / "a.mp4", 20)
+    lose(8, 9, 10)
+    with pytest.raises(ValueError, match=r"a\.mp4: it is damaged: 17 of its 20 frames can be read"):
+        find_clips([tmp_path])
+    lose(16)  # of the 17, the last one
+    with pytest.raises(ValueError, match=r"it is damaged: 16 of its 20 frames can be read"):
+        find_clips([tmp_path])
+
+
+def test_the_next_frame_stands_in_for_one_that_is_lost(tmp_path: Path, lose) -> None:
+    write_video(tmp_path / "a.mp4", 20)
+    lose(9)
+    assert frames_shown(only_clip(tmp_path).read(range(20))) == [*range(9), 10, *range(10, 20)]
+
+
+def test_clips_are_counted_while_they_are_read(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mp4")
+    (tmp_path / "b.mp4").touch()
+    counted: list[int] = []
+    find_clips([tmp_path], on_clip=lambda: counted.append(1))
+    assert len(counted) == 2
 
 
 def test_file_that_changed_is_named_when_it_is_read(tmp_path: Path) -> None:

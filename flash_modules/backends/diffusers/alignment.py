@@ -28,11 +28,10 @@ class AlignedMotionHook(MotionHook):
 
     present: Present
     config: AlignmentConfig
-    checkpointed: bool
 
     def __call__(self, layer: nn.Module, args: tuple, out: Tensor | tuple[Tensor]) -> Tensor | tuple[Tensor]:
         features_XCHW = out[0] if isinstance(out, tuple) else out
-        if self.checkpointed and torch.is_grad_enabled():
+        if self.present.checkpointing != "none" and torch.is_grad_enabled():
             features_XCHW = self.present.checkpoint(self.run, features_XCHW)
         else:
             features_XCHW = self.run(features_XCHW)
@@ -101,16 +100,27 @@ class AlignedUNet(nn.Module):
         layers = [
             name for name, p in model.unet.attn_processors.items() if isinstance(p, CrossFrameAttention)
         ]
-        _check_model(model, layers, checkpointing)
+        _check_model(model, layers)
         self.model = model
         self.num_layers = len(layers)
         """Cross-frame attentions, of which `draw_layers` draws."""
         self.present = Present(model.call)
-        _align_motion(model, self.present, config, checkpointed=checkpointing != "none")
+        _align_motion(model, self.present, config)
         if config.p > 0.0:
             _align_attention(model, self.present, config, layers)
+        self.set_checkpointing(checkpointing)
+
+    def set_checkpointing(self, checkpointing: str) -> None:
+        """Choose one of CHECKPOINTING from now on. Raises ValueError for others."""
+        if checkpointing not in CHECKPOINTING:
+            raise ValueError(
+                f"`checkpointing` must be one of {', '.join(CHECKPOINTING)}, but it is '{checkpointing}'."
+            )
+        self.present.checkpointing = checkpointing
         if checkpointing == "all":
-            model.unet.enable_gradient_checkpointing(self.present.checkpoint)
+            self.model.unet.enable_gradient_checkpointing(self.present.checkpoint)
+        else:
+            self.model.unet.disable_gradient_checkpointing()
 
     def predict(
         self,
@@ -142,14 +152,12 @@ def add_alignment(
     return AlignedUNet(model, config, checkpointing)
 
 
-def _align_motion(
-    model: AnimatedUNet, present: Present, config: AlignmentConfig, *, checkpointed: bool
-) -> None:
+def _align_motion(model: AnimatedUNet, present: Present, config: AlignmentConfig) -> None:
     """Exchange the hooks of the motion modules, at their places among a layer's hooks."""
     for place in find_places(model.unet, model.motion.config).values():
         for key, hook in place._forward_hooks.items():
             if isinstance(hook, MotionHook):
-                aligned = AlignedMotionHook(hook.motion, hook.name, hook.call, present, config, checkpointed)
+                aligned = AlignedMotionHook(hook.motion, hook.name, hook.call, present, config)
                 place._forward_hooks[key] = aligned
     if config.after_attention and config.tau < 100.0:
         for layer in model.motion.modules():
@@ -169,11 +177,7 @@ def _align_attention(
     model.unet.set_attn_processor(processors)
 
 
-def _check_model(model: AnimatedUNet, layers: list[str], checkpointing: str) -> None:
-    if checkpointing not in CHECKPOINTING:
-        raise ValueError(
-            f"`checkpointing` must be one of {', '.join(CHECKPOINTING)}, but it is '{checkpointing}'."
-        )
+def _check_model(model: AnimatedUNet, layers: list[str]) -> None:
     if not layers:
         raise ValueError(
             "This U-Net has no cross-frame attention, and an action learned without it would not fit the "

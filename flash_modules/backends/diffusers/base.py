@@ -1,6 +1,7 @@
 """Stable Diffusion 1.5 from a folder in diffusers' layout or one checkpoint file. Nothing is fetched."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,15 @@ class Base:
     text_encoder: CLIPTextModel
     tokenizer: CLIPTokenizer
 
+    @property
+    def vae_factor(self) -> int:
+        """Pixels of a picture for one pixel of its latent, in each direction."""
+        return _factor(self.vae.config)
+
+
+def _factor(vae_config: Mapping) -> int:
+    return 2 ** (len(vae_config["block_out_channels"]) - 1)
+
 
 @dataclass(frozen=True)
 class BaseFiles:
@@ -35,7 +45,7 @@ class BaseFiles:
     def vae_factor(self) -> int:
         """Pixels of a picture for one pixel of its latent, in each direction."""
         folder = self.path if self.path.is_dir() else SD15
-        return 2 ** (len(_config(folder / "vae")["block_out_channels"]) - 1)
+        return _factor(_config(folder / "vae"))
 
 
 def find_base(path: Path, tokenizer: Path | None = None) -> BaseFiles:

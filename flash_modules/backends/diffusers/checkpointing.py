@@ -30,6 +30,8 @@ class Present:
 
     video: VideoCall
     moment: Moment = Moment()
+    checkpointing: str = "none"
+    """One of CHECKPOINTING."""
 
     def checkpoint(self, layer: Callable, *args):
         """`layer(*args)`, to run again in the backward pass, under this very call whatever ran in between."""

@@ -1,12 +1,15 @@
 """What a step of training costs, counted without computing it."""
 
+import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
 from ...motion_alignment import PairCall
 from ...training.loss import Predict
@@ -18,8 +21,8 @@ class Cost:
 
     flops: int
     """Forward and backward, a multiply and an add counting as two."""
-    saved_bytes: int
-    """What the forward pass keeps for the backward pass, beside the weights."""
+    peak_bytes: int
+    """The most that is held at a time beside the weights: of the forward and backward pass, gradients too."""
 
 
 def count_cost(
@@ -37,19 +40,8 @@ def count_cost(
     `weights` are those that learn. Nothing is computed: tensors have shapes alone.
     """
     videos = 2 if twins else 1
-    saved: dict[int, int] = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if not isinstance(tensor, torch.nn.Parameter):
-            saved[storage._cdata] = storage.nbytes()
-        return tensor
-
-    with (
-        FakeTensorMode(allow_non_fake_inputs=True),
-        FlopCounterMode(display=False) as counter,
-        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
-    ):
+    counter = _Counter()
+    with FakeTensorMode(allow_non_fake_inputs=True), counter:
         latents_BFCHW = torch.empty(videos, *latents_shape, device=device)
         text_embeds_BMC = torch.empty(videos, *text_embeds_1MC.shape[1:], device=device)
         timestep_B = torch.ones(videos, dtype=torch.long, device=device)
@@ -59,4 +51,52 @@ def count_cost(
         loss.backward()
         for weight in weights:
             weight.grad = None
-    return Cost(counter.get_total_flops(), sum(saved.values()))
+    return Cost(counter.flops, counter.peak)
+
+
+_aten = torch.ops.aten
+_FORMULAS = {
+    **flop_registry,
+    # torch 2.13 has these for CUDA alone
+    _aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, out_val, **__: sdpa_flop_count(
+        q.shape, k.shape, v.shape
+    ),
+    _aten._scaled_dot_product_flash_attention_for_cpu_backward: (
+        lambda grad, q, k, v, *_, out_val, **__: sdpa_backward_flop_count(
+            grad.shape, q.shape, k.shape, v.shape
+        )
+    ),
+}
+
+
+class _Counter(TorchDispatchMode):
+    """Counts the work of operators, and the bytes of the storages that they make as long as those are held.
+
+    torch's FlopCounterMode keeps what checkpointed layers compute anew, so memory cannot be taken beside it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flops = self.held = self.peak = 0
+        self._seen: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        formula = _FORMULAS.get(func._overloadpacket)
+        if formula is not None:
+            self.flops += formula(*args, **(kwargs or {}), out_val=result)
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor):
+                self._add(tensor.untyped_storage())
+        return result
+
+    def _add(self, storage: torch.UntypedStorage) -> None:
+        if storage in self._seen:
+            return
+        self._seen.add(storage)
+        self.held += storage.nbytes()
+        self.peak = max(self.peak, self.held)
+        weakref.finalize(storage, self._drop, storage.nbytes())
+
+    def _drop(self, num_bytes: int) -> None:
+        self.held -= num_bytes

@@ -71,6 +71,7 @@ class ActionTraining:
         device: torch.device,
     ) -> None:
         check_frames(motion.config, config.sampling.num_frames)
+        _check_size(base, config.method.augment.size)
         self.base, self.motion, self.clips, self.config, self.device = base, motion, clips, config, device
         self.base_source = Source(name=base_name, sha256=fingerprint(keys_values(base.unet)))
         self.text_embeds = {
@@ -134,20 +135,24 @@ class ActionTraining:
             folder, weights, loss, self.config.loop, processes=processes, on_step=on_step, on_note=on_note
         )
 
-    def cost(self) -> Cost:
-        """What a pair costs, counted without computing it."""
-        vae = self.base.vae.config
-        size = self.config.method.augment.size // 2 ** (len(vae.block_out_channels) - 1)
-        shape = torch.Size((self.config.sampling.num_frames, vae.latent_channels, size, size))
-        return count_cost(
-            self.predict,
-            self.weights.values(),
-            shape,
-            self.embeds(""),
-            num_layers=self.model.num_layers,
-            twins=self.config.method.twins,
-            device=self.device,
-        )
+    def cost(self, size: int | None = None, checkpointing: str | None = None) -> Cost:
+        """What a pair costs, as configured or in another size (pixels); counted without computing it."""
+        size = (size or self.config.method.augment.size) // self.base.vae_factor
+        channels = self.base.vae.config.latent_channels
+        shape = torch.Size((self.config.sampling.num_frames, channels, size, size))
+        self.model.set_checkpointing(checkpointing or self.config.checkpointing)
+        try:
+            return count_cost(
+                self.predict,
+                self.weights.values(),
+                shape,
+                self.embeds(""),
+                num_layers=self.model.num_layers,
+                twins=self.config.method.twins,
+                device=self.device,
+            )
+        finally:
+            self.model.set_checkpointing(self.config.checkpointing)
 
     def pool(self, folder: Path) -> LatentPool:
         """The latents that are trained on; they lie in the folder where memory is short."""
@@ -236,6 +241,14 @@ class ActionTraining:
     def write(self, path: Path, steps: int, *, standalone: bool) -> None:
         """Write what was learned so far as an action file."""
         write_action(path, self.action(path.stem, steps, standalone=standalone), self.motion.config)
+
+
+def _check_size(base: Base, size: int) -> None:
+    least = 2 * base.vae_factor  # one latent pixel has no mean and deviation to norm by
+    if size < least:
+        raise ValueError(
+            f"`size` must be {least} pixels or more with this base, but it is {size}: 512 is the paper's."
+        )
 
 
 def _version() -> str:

@@ -1,0 +1,103 @@
+"""What a run of training needs, and which settings need less."""
+
+import math
+import time
+from collections.abc import Iterator
+
+import torch
+
+from ..backends.diffusers.checkpointing import CHECKPOINTING
+from ..backends.diffusers.train_action import ActionTraining
+from .device import free_memory
+
+PRESETS = {"draft": 256, "balanced": 384, "paper": 512}
+"""Pixels of the square that is trained on."""
+
+
+def needs(training: ActionTraining) -> Iterator[str]:
+    """What a run takes: weights that learn, work, memory and time."""
+    config, cost = training.config, training.cost()
+    learning = sum(weight.numel() for weight in training.weights.values())
+    speed = _flops_per_second(training.device, config.dtype)
+    seconds = cost.flops * config.loop.accumulation / speed
+    size = config.method.augment.size
+    yield f"{len(training.weights)} weight tensors learn, {learning / 1e6:.1f} million numbers."
+    yield (
+        f"A pair of {config.sampling.num_frames} frames of {size} x {size} takes "
+        f"{cost.flops / 1e12:.3g} TFLOP."
+    )
+    yield (
+        f"Memory: about {_gib(training_memory(training))} at checkpointing {config.checkpointing}; "
+        f"{_gib(free_memory(training.device))} are free."
+    )
+    yield (
+        f"Time: about {seconds:.2f} s a step and {config.loop.steps * seconds / 3600:.1f} h for "
+        f"{config.loop.steps} steps, if it reaches half of what this device's matrix products do "
+        f"({2 * speed / 1e12:.2f} TFLOP/s)."
+    )
+
+
+def check_memory(training: ActionTraining) -> None:
+    """Raise ValueError, with settings that fit, if training takes more memory than is free."""
+    free = free_memory(training.device)
+    needed = training_memory(training)
+    if needed > free:
+        raise ValueError(
+            f"Training needs about {_gib(needed)} of memory, but {_gib(free)} are free on "
+            f"{training.device}: {_remedy(training, free)}."
+        )
+
+
+def out_of_memory(training: ActionTraining) -> ValueError:
+    """What to say when memory ran out all the same."""
+    needed = training_memory(training)
+    return ValueError(
+        f"The memory of {training.device} is full; about {_gib(needed)} were expected to do, but other "
+        f"programs take some too. Close them, or: {_remedy(training, 0.9 * needed)}. The last checkpoint is "
+        "kept, and so is what was encoded until then."
+    )
+
+
+def training_memory(
+    training: ActionTraining, size: int | None = None, checkpointing: str | None = None
+) -> int:
+    """Bytes that training takes at its peak, as configured or with another size or checkpointing."""
+    all_weights = sum(weight.numel() * weight.element_size() for weight in training.model.parameters())
+    learning = sum(weight.numel() * weight.element_size() for weight in training.weights.values())
+    averages, optimizer_step = 2 * learning, 2 * learning  # AdamW's; gradients and as much again
+    return all_weights + averages + max(training.cost(size, checkpointing).peak_bytes, optimizer_step)
+
+
+def _remedy(training: ActionTraining, free: float) -> str:
+    """The settings nearest to the present ones that fit."""
+    size = training.config.method.augment.size
+    stronger = CHECKPOINTING[CHECKPOINTING.index(training.config.checkpointing) :]
+    smaller = sorted((pixels for pixels in PRESETS.values() if pixels < size), reverse=True)
+    for pixels in (size, *smaller):
+        for checkpointing in stronger:
+            if (needed := training_memory(training, pixels, checkpointing)) <= free:
+                flags = [f"--size {pixels}"] if pixels != size else []
+                flags += [f"--checkpointing {checkpointing}"] if checkpointing != stronger[0] else []
+                return f"give `{' '.join(flags)}`, which needs about {_gib(needed)}"
+    least = min((size, *smaller))
+    needed = training_memory(training, least, CHECKPOINTING[-1])
+    return (
+        f"even `--size {least} --checkpointing {CHECKPOINTING[-1]}` needs about {_gib(needed)}, so take "
+        "fewer --frames or another device"
+    )
+
+
+def _flops_per_second(device: torch.device, dtype: torch.dtype) -> float:
+    """Half of what a matrix product reaches here, measured for a moment."""
+    size = 4096 if device.type == "cuda" else 768
+    matrix = torch.ones(size, size, device=device, dtype=dtype)
+    best = math.inf
+    for _ in range(4):
+        start = time.perf_counter()
+        float((matrix @ matrix)[0, 0])  # waits for the device
+        best = min(best, time.perf_counter() - start)
+    return size**3 / best
+
+
+def _gib(num_bytes: float) -> str:
+    return f"{num_bytes / 2**30:.1f} GiB"

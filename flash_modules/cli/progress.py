@@ -1,0 +1,94 @@
+"""What is seen of training while it goes on: bars, TensorBoard, videos of the user's own picture."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from ..backends.diffusers.train_action import ActionTraining
+from ..noise_schedule import SamplerConfig
+from ..training.run_folder import Progress
+from ..video_files import write_video
+from .device import used_memory
+
+
+class Bars:
+    """Progress bars: of the latents that are encoded, then of the steps."""
+
+    def __init__(self, training: ActionTraining, *, silent: bool) -> None:
+        self._training, self._silent = training, silent
+        total = len(training.pool(Path()))
+        self._entries = tqdm(desc="Encoding clips", total=total, unit="pair", leave=False, disable=silent)
+        self._steps: tqdm | None = None
+
+    def __enter__(self) -> "Bars":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._entries.close()
+        if self._steps is not None:
+            self._steps.close()
+
+    def entry(self) -> None:
+        self._entries.update()
+
+    def step(self, progress: Progress) -> None:
+        if self._steps is None:
+            self._entries.close()
+            self._steps = tqdm(
+                desc="Training",
+                total=self._training.config.loop.steps,
+                initial=progress.step - 1,
+                unit="step",
+                disable=self._silent,
+            )
+        memory = used_memory(self._training.device) / 2**30
+        self._steps.set_postfix(loss=f"{progress.loss:.4f}", GiB=f"{memory:.1f}", refresh=False)
+        self._steps.update()
+
+
+class Board:
+    """Curves for TensorBoard, in the run's folder; those of steps that are done again are replaced."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._writer: SummaryWriter | None = None
+        self._seconds = 0.0
+
+    def __enter__(self) -> "Board":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+    def step(self, progress: Progress) -> None:
+        if self._writer is None:
+            self._writer = SummaryWriter(str(self._folder / "tensorboard"), purge_step=progress.step)
+        else:
+            seconds = progress.seconds - self._seconds
+            self._writer.add_scalar("seconds_per_step", seconds, progress.step)
+        self._seconds = progress.seconds
+        self._writer.add_scalar("loss", progress.loss, progress.step)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Videos on the user's own picture, on the way."""
+
+    training: ActionTraining
+    folder: Path
+    image_1HWC: Tensor | None
+    prompt: str
+    seed: int
+    every: int
+    """Steps between two."""
+
+    def step(self, progress: Progress) -> None:
+        if self.image_1HWC is None or progress.step % self.every:
+            return
+        sampler = SamplerConfig(num_frames=self.training.config.sampling.num_frames)
+        frames = self.training.animate(self.image_1HWC, self.prompt, self.seed, sampler)
+        write_video(self.folder / f"sample-{progress.step:06d}.mp4", frames, fps=8)

@@ -1,0 +1,145 @@
+"""Two processes under `accelerate launch`: they learn what one learns, stop together, and go on."""
+
+import csv
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from torch import Tensor
+
+from flash_pack.flash_modules import cli
+from flash_pack.flash_modules.checkpoint.tensor_file import read_tensors
+from flash_pack.tests.backends.small_models import small_motion
+
+ROOT = Path(__file__).resolve().parents[2]
+LAUNCH = (
+    "accelerate.commands.launch --multi_gpu --num_processes 2 --num_machines 1 --main_process_port 0 "
+    "--mixed_precision no --dynamo_backend no -m flash_modules train"
+)
+"""--multi_gpu also starts processes for the CPU; with --cpu accelerate leaves all but one to MPI."""
+PATIENCE = 300.0
+"""Seconds; most of a launch is imports, slow on a busy computer."""
+
+
+def write_clip(path: Path, angle: int) -> None:
+    frames = [Image.linear_gradient("L").rotate(angle + 15 * i).resize((40, 32)) for i in range(6)]
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=100)
+
+
+class Launch:
+    """A run of two processes, whose output goes to a file."""
+
+    def __init__(self, words: Sequence[str], log: Path) -> None:
+        self.log = log
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", *LAUNCH.split(), *words],
+            cwd=ROOT,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=log.open("w"),
+            stderr=subprocess.STDOUT,
+        )
+
+    def wait_for(self, path: Path) -> None:
+        end = time.monotonic() + PATIENCE
+        while not path.exists() and self.process.poll() is None and time.monotonic() < end:
+            time.sleep(0.02)
+        assert path.exists(), self.log.read_text()
+
+    def finish(self) -> None:
+        assert self.process.wait(PATIENCE) == 0, self.log.read_text()
+
+    def __enter__(self) -> "Launch":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.process.terminate()  # and not kill: the launcher passes it on to its processes
+            self.process.wait(PATIENCE)
+
+
+class Runs:
+    """A run in two sittings of two processes, `stopped` after some steps, and the same by one process."""
+
+    def __init__(self, folder: Path, base_folder: Path) -> None:
+        self.folder = folder
+        save_file(small_motion().tensors, folder / "motion.safetensors")
+        (folder / "clips").mkdir()
+        write_clip(folder / "clips" / "a.gif", 0)
+        write_clip(folder / "clips" / "b.gif", 90)
+        self.words = [
+            *("--base", str(base_folder), "--motion", str(folder / "motion.safetensors")),
+            *("--clips", str(folder / "clips"), "--runs", str(folder)),
+            *("--frames", "3", "--size", "16", "--pool", "2", "--lr", "1e-3", "--device", "cpu"),
+        ]
+        self.stopped = self.stop_two()
+        self.steps = self.stopped + 2
+        self.go_on_with_two()
+        one = ["train", *self.words, "--out", "one", "--accumulation", "2", "--steps", str(self.steps)]
+        assert cli.main(one) == 0
+
+    def launch(self, steps: int) -> Launch:
+        words = [*self.words, "--out", "two", "--steps", str(steps)]
+        return Launch(words, self.folder / f"two-{steps}.log")
+
+    def stop_two(self) -> int:
+        two = self.folder / "two"
+        with self.launch(steps=10_000) as launch:
+            launch.wait_for(two / "loss.csv")
+            (two / "stop").touch()
+            launch.finish()
+        (checkpoint,) = two.glob("checkpoint-*")
+        return int(checkpoint.name.removeprefix("checkpoint-"))
+
+    def go_on_with_two(self) -> None:
+        with self.launch(self.steps) as launch:
+            launch.finish()
+
+    def action(self, name: str) -> dict[str, Tensor]:
+        tensors, _ = read_tensors(self.folder / name / f"{name}.safetensors")
+        return tensors
+
+    def losses(self, name: str, table: str = "loss.csv") -> list[tuple[str, str]]:
+        """(step, loss), as written."""
+        with (self.folder / name / table).open(newline="") as file:
+            return [(row["step"], row["loss"]) for row in csv.DictReader(file)]
+
+
+@pytest.fixture(scope="module")
+def runs(base_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    return Runs(tmp_path_factory.mktemp("runs"), base_folder)
+
+
+def test_a_stop_file_ends_both_processes_with_a_checkpoint(runs: Runs) -> None:
+    assert 1 <= runs.stopped < 100
+    assert "the same command goes on from here" in (runs.folder / "two-10000.log").read_text()
+
+
+def test_two_processes_go_on_where_they_stopped(runs: Runs) -> None:
+    said = (runs.folder / f"two-{runs.steps}.log").read_text()
+    assert said.count(f"Going on from step {runs.stopped}.") == 1
+    assert {path.name for path in (runs.folder / "two").glob("checkpoint-*")} == {
+        f"checkpoint-{runs.stopped}",
+        f"checkpoint-{runs.steps}",
+    }
+
+
+def test_two_processes_learn_what_one_learns_with_accumulation_2(runs: Runs) -> None:
+    """Bit for bit: halves are exact, and two numbers add up to the same in either order."""
+    one, two = runs.action("one"), runs.action("two")
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert all(two[name].any() for name in two if name.endswith(".diff"))
+
+
+def test_each_process_writes_the_mean_loss_of_both(runs: Runs) -> None:
+    losses = runs.losses("one")
+    assert [int(step) for step, _ in losses] == list(range(1, runs.steps + 1))
+    assert runs.losses("two") == losses
+    assert runs.losses("two", "loss-1.csv") == losses

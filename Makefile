@@ -1,6 +1,7 @@
 # make test     core and backend tests, then the tests inside ComfyUI
 # make check    linters, types, import rules, then make test
 # make bench    time and memory of one generation
+# make bench-train    cost, time and memory of one step of training
 # One test: .venv/bin/pytest tests/core -k name    Inside ComfyUI: make test-host ARGS="-k name"
 
 PYTHON ?= python3
@@ -9,7 +10,7 @@ export COMFYUI_PATH ?= $(HOME)/comfy/ComfyUI
 COMFYUI_PYTHON ?= $(firstword $(wildcard $(COMFYUI_PATH)/.venv/bin/python) .venv/bin/python)
 TEST_FOLDERS = $(wildcard tests/core tests/backends tests/actors)
 
-.PHONY: test test-host check lint-imports bench clean
+.PHONY: test test-host check lint-imports bench bench-train clean
 
 test: .venv/ready
 	$(if $(TEST_FOLDERS),.venv/bin/pytest $(TEST_FOLDERS) $(ARGS),@echo "There are no tests/core and tests/backends.")
@@ -33,6 +34,9 @@ lint-imports: .venv/ready
 
 bench: .venv/ready
 	COMFYUI_PYTHON="$(COMFYUI_PYTHON)" .venv/bin/python benchmarks/bench.py $(ARGS)
+
+bench-train: .venv/ready
+	.venv/bin/python benchmarks/bench_train.py $(ARGS)
 
 # Only the dependencies are installed: the tests must see this folder, and not a copy or a path to it.
 .venv/ready: pyproject.toml

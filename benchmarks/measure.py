@@ -8,7 +8,7 @@ import sys
 import time
 import types
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -64,6 +64,7 @@ CUDA = Load(device="cuda", dtype=torch.float16, num_frames=16, pixels=512)
 SMALL = Load(
     device="cpu", dtype=torch.float32, num_frames=4, pixels=64, widths=(32, 64, 128, 128), text_tokens=7
 )
+LOADS: Mapping[str, Load] = {"cpu": CPU, "cuda": CUDA, "small": SMALL}
 
 
 def add_options(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
@@ -71,10 +72,22 @@ def add_options(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument("--small", action="store_true", help="a quick try with reduced widths on the CPU")
     parser.add_argument("--threads", type=int, help="threads on the CPU; default: torch's own choice")
     parser.add_argument("--rounds", type=int, default=3, help="measured steps of every row")
+    parser.add_argument("--pixels", type=int, help="height and width of the video")
     return parser
 
 
-def serve(host: str, make_rows: Callable[[Load], Rows], more: Callable[[], dict] = dict) -> None:
+def choose_load(options: argparse.Namespace, loads: Mapping[str, Load]) -> Load:
+    """The sizes that the options and the device ask for."""
+    load = loads["small" if options.small else "cuda" if torch.cuda.is_available() else "cpu"]
+    return replace(load, pixels=options.pixels or load.pixels)
+
+
+def serve(
+    host: str,
+    make_rows: Callable[[Load], Rows],
+    more: Callable[[], dict] = dict,
+    loads: Mapping[str, Load] = LOADS,
+) -> None:
     """Be one process: time all rows, or take the memory of one (--memory ROW), or measure `more` (--more).
 
     The result is the last line of the output, as JSON.
@@ -85,14 +98,13 @@ def serve(host: str, make_rows: Callable[[Load], Rows], more: Callable[[], dict]
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
-    load = SMALL if options.small else CUDA if torch.cuda.is_available() else CPU
-    with torch.inference_mode():
-        if options.more:
-            result = more()
-        elif options.memory:
-            result = {"peak": peak_memory(make_rows(load)[options.memory], load)}
-        else:
-            result = {"host": host, "load": str(load), "seconds": time_rows(make_rows(load), options.rounds)}
+    load = choose_load(options, loads)
+    if options.more:
+        result = more()
+    elif options.memory:
+        result = {"peak": peak_memory(make_rows(load)[options.memory], load)}
+    else:
+        result = {"host": host, "load": str(load), "seconds": time_rows(make_rows(load), options.rounds)}
     print("\n" + json.dumps(result))
 
 
@@ -129,6 +141,8 @@ def randomise(module: nn.Module, seed: int) -> nn.Module:
     """The same weights for the same seed: matrices that keep a deviation of 1, plain norms, no biases."""
     generators: dict[torch.device, torch.Generator] = {}
     for name, weight in module.named_parameters():
+        if weight.is_meta:  # has a shape alone
+            continue
         generator = generators.setdefault(weight.device, torch.Generator(weight.device).manual_seed(seed))
         if weight.ndim > 1:
             limit = (3 / weight[0].numel()) ** 0.5

@@ -152,4 +152,5 @@ def own_python(profile: cProfile.Profile, folder: Path) -> float:
 
 
 if __name__ == "__main__":
-    measure.serve(f"ComfyUI {comfyui_version.__version__}", rows, more)
+    with torch.inference_mode():
+        measure.serve(f"ComfyUI {comfyui_version.__version__}", rows, more)

@@ -109,4 +109,5 @@ def _timed(call: Callable[[], object]) -> Step:
 
 
 if __name__ == "__main__":
-    serve(f"diffusers {diffusers.__version__}", rows)
+    with torch.inference_mode():
+        serve(f"diffusers {diffusers.__version__}", rows)

@@ -100,7 +100,8 @@ class DetailLevel(nn.Module):
         g_1CHW = rearrange(self.proj(rearrange(g_1CHW, "b c h w -> b h w c")), "b h w c -> b c h w")
         found = [branch(h_FCHW, g_1CHW) for branch in (self.warp, self.attn) if branch is not None]
         details_FCHW: Tensor = sum(found[1:], found[0])
-        return h_FCHW + strength * self.fuse(h_FCHW, g_1CHW) * details_FCHW
+        enhanced_FCHW: Tensor = h_FCHW + strength * self.fuse(h_FCHW, g_1CHW) * details_FCHW
+        return enhanced_FCHW
 
 
 class PairConv(nn.Module):
@@ -154,7 +155,8 @@ class PatchAttentionBranch(nn.Module):
     def forward(self, h_FCHW: Tensor, g_1CHW: Tensor) -> Tensor:
         side = self.max_keys * self.patch_size
         if max(g_1CHW.shape[-2:]) > side:
-            g_1CHW = adaptive_avg_pool2d(g_1CHW, [min(side, size) for size in g_1CHW.shape[-2:]])
+            height, width = g_1CHW.shape[-2:]
+            g_1CHW = adaptive_avg_pool2d(g_1CHW, (min(side, height), min(side, width)))
         tokens_FNC, tokens_1MC = (_to_patches(x, self.patch_size) for x in (h_FCHW, g_1CHW))
         k_FMC, v_FMC = (project(tokens_1MC).expand(len(h_FCHW), -1, -1) for project in (self.to_k, self.to_v))
         found_FNC = self.to_out(self.attend(self.to_q(tokens_FNC), k_FMC, v_FMC, 1))

@@ -34,7 +34,7 @@ def add_train(parser: argparse.ArgumentParser) -> None:
     """Arguments of `train`."""
     parser.description = (
         "Learn an action from 4 to 16 clips (FLASH, arXiv:2503.00276). Ctrl-C saves, and the same command "
-        "goes on. On several GPUs: accelerate launch -m flash_modules train ..."
+        "goes on. On several GPUs: accelerate launch --multi_gpu -m flash_modules train ..."
     )
     parser.set_defaults(run=train_action)
     models = parser.add_argument_group("models")

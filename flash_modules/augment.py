@@ -1,7 +1,7 @@
 """The strongly augmented twin of a clip: other looks, same motion (FLASH, arXiv:2503.00276, A2.2, A3.2)."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -117,15 +117,24 @@ def crop(video_FCHW: Tensor, size: int, drawn: Augmentation) -> Tensor:
 
 
 def restyle(video_FCHW: Tensor, drawn: Augmentation) -> Tensor:
-    """The twin: blurred, then with other colours, all frames alike.
+    """The twin: blurred, then with other colours, all frames alike."""
+    return recolour(blur(video_FCHW, drawn.kernel), drawn.colours)
+
+
+def blur(video_FCHW: Tensor, kernel: int) -> Tensor:
+    """Blurred by a Gaussian kernel of so many pixels.
 
     Not in the paper: sigma is 0.15 k + 0.35 for a kernel of k pixels, as torchvision and OpenCV have it.
     """
-    sigma = 0.15 * drawn.kernel + 0.35
-    twin_FCHW = gaussian_blur2d(video_FCHW, (drawn.kernel, drawn.kernel), (sigma, sigma)).clamp(0, 1)
-    for name, amount in drawn.colours:
-        twin_FCHW = _COLOURS[name](twin_FCHW, amount)
-    return twin_FCHW
+    sigma = 0.15 * kernel + 0.35
+    return gaussian_blur2d(video_FCHW, (kernel, kernel), (sigma, sigma)).clamp(0, 1)
+
+
+def recolour(video_FCHW: Tensor, colours: Sequence[tuple[str, float]]) -> Tensor:
+    """With these changes of colour, one after the other, all frames alike."""
+    for name, amount in colours:
+        video_FCHW = _COLOURS[name](video_FCHW, amount)
+    return video_FCHW
 
 
 def _contrast(video_FCHW: Tensor, factor: float) -> Tensor:

@@ -41,6 +41,14 @@ class DetailDecoderConfig:
     attention: bool = True
     """Branches; without both, nothing is added."""
 
+    def __post_init__(self) -> None:
+        ranges = {"width": 1024, "patch_size": 8, "max_keys": 1024}
+        if not 1 <= len(self.channels) <= 8 or not all(1 <= c <= 4096 for c in self.channels):
+            raise ValueError(f"`channels` must be 1 to 4096 for each of 1 to 8 levels, not {self.channels}.")
+        for name, most in ranges.items():
+            if not 1 <= getattr(self, name) <= most:
+                raise ValueError(f"`{name}` must lie between 1 and {most}, but it is {getattr(self, name)}.")
+
 
 class DetailDecoder(nn.Module):
     """The added layers of all levels. `operations` offers Linear and Conv2d (torch.nn, or the host's own)."""

@@ -273,3 +273,18 @@ def test_layers_come_from_the_host() -> None:
 
     DetailDecoder(CONFIG, operations=Operations(), dtype=torch.float16)
     assert set(made_layers) == {"Linear", "Conv2d"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"channels": ()}, "`channels` must be 1 to 4096 for each of 1 to 8 levels"),
+        ({"channels": (0,)}, "`channels` must be 1 to 4096"),
+        ({"width": 0}, "`width` must lie between 1 and 1024"),
+        ({"patch_size": 9}, "`patch_size` must lie between 1 and 8"),
+        ({"max_keys": 0}, "`max_keys` must lie between 1 and 1024"),
+    ],
+)
+def test_bad_layouts_are_refused(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        DetailDecoderConfig(**{"channels": (C,), **settings})

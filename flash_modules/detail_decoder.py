@@ -211,7 +211,8 @@ def warp(features_FCHW: Tensor, displacements_F2HW: Tensor) -> Tensor:
     y, x = (torch.arange(size, device=features_FCHW.device) for size in (height, width))
     here_2HW = torch.stack(torch.meshgrid(x, y, indexing="xy"))
     size_211 = torch.tensor([width, height], device=features_FCHW.device).view(2, 1, 1)
-    exact = torch.promote_types(displacements_F2HW.dtype, torch.float32)
+    exact = torch.promote_types(displacements_F2HW.dtype, torch.float32)  # fp16 knows no place in 512 pixels
     places_F2HW = (2 * (here_2HW + displacements_F2HW.to(exact)) + 1) / size_211 - 1
-    grid_FHW2 = rearrange(places_F2HW, "f two h w -> f h w two").to(features_FCHW)
-    return grid_sample(features_FCHW, grid_FHW2, padding_mode="border", align_corners=False)
+    grid_FHW2 = rearrange(places_F2HW, "f two h w -> f h w two")
+    warped_FCHW = grid_sample(features_FCHW.to(exact), grid_FHW2, padding_mode="border", align_corners=False)
+    return warped_FCHW.to(features_FCHW.dtype)

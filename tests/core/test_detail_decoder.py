@@ -157,6 +157,15 @@ def test_no_displacement_gives_the_same_features() -> None:
     torch.testing.assert_close(warp(features_FCHW, torch.zeros(F, 2, H, W)), features_FCHW)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_places_are_exact_in_half_precision(dtype: torch.dtype) -> None:
+    """Pixel 1000 of a wide picture is still pixel 1000."""
+    row_11HW = torch.arange(1024).remainder(7).to(dtype).view(1, 1, 1, 1024)
+    still = warp(row_11HW, torch.zeros(1, 2, 1, 1024, dtype=dtype))
+    assert still.dtype == dtype
+    torch.testing.assert_close(still, row_11HW, rtol=0, atol=0.01)
+
+
 def test_displacements_start_at_zero() -> None:
     branch = DetailDecoder(CONFIG).levels[0].warp
     assert not branch.displacements(torch.randn(F, C, H, W), torch.randn(1, C, H, W)).any()

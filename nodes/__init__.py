@@ -3,17 +3,20 @@
 from comfy_api.latest import ComfyExtension, io
 
 from ..flash_modules.backends.comfy.folders import register_folders
-from .load import LoadAction, LoadMotionModule
+from .decode import DetailDecode
+from .load import LoadAction, LoadDetailDecoder, LoadMotionModule
 from .motion import ApplyAction, ApplyMotionModule, FirstFrame
 from .sample import AdaINLatents, Sampler
 
 NODES: list[type[io.ComfyNode]] = [
     LoadMotionModule,
     LoadAction,
+    LoadDetailDecoder,
     ApplyAction,
     FirstFrame,
     Sampler,
     AdaINLatents,
+    DetailDecode,
     ApplyMotionModule,
 ]
 

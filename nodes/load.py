@@ -2,11 +2,18 @@
 
 from comfy_api.latest import io
 
-from ..flash_modules.backends.comfy import load_motion
-from ..flash_modules.backends.comfy.folders import ACTIONS, MOTIONS, check_model_file, model_files, model_path
+from ..flash_modules.backends.comfy import load_detail_decoder, load_motion
+from ..flash_modules.backends.comfy.folders import (
+    ACTIONS,
+    DECODERS,
+    MOTIONS,
+    check_model_file,
+    model_files,
+    model_path,
+)
 from ..flash_modules.checkpoint import read_action
 from ..flash_modules.checkpoint.motion import VERSIONS
-from .sockets import Action, Motion
+from .sockets import Action, Detail, Motion
 
 
 class LoadMotionModule(io.ComfyNode):
@@ -87,3 +94,37 @@ class LoadAction(io.ComfyNode):
     def execute(cls, file_name: str) -> io.NodeOutput:
         action = read_action(model_path(ACTIONS, file_name))
         return io.NodeOutput(action, next(iter(action.prompts), ""))
+
+
+class LoadDetailDecoder(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FLASH_LoadDetailDecoder",
+            display_name="Load Detail Decoder (FLASH)",
+            category="FLASH/loaders",
+            description="Loads a detail decoder, which keeps a picture's details in every frame, from "
+            "models/flash_decoders.",
+            search_aliases=["detail", "decoder", "vae", "sharpen", "restore"],
+            inputs=[
+                io.Combo.Input(
+                    "file_name",
+                    options=model_files(DECODERS),
+                    display_name="decoder",
+                    tooltip="A .safetensors file that was trained for your checkpoint's VAE.",
+                ),
+            ],
+            outputs=[
+                Detail.Output(display_name="decoder"),
+                io.String.Output(display_name="found", tooltip="Its levels, branches and the VAE it is for."),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, file_name: str) -> bool | str:
+        return check_model_file(DECODERS, file_name)
+
+    @classmethod
+    def execute(cls, file_name: str) -> io.NodeOutput:
+        detail = load_detail_decoder(model_path(DECODERS, file_name))
+        return io.NodeOutput(detail, detail.weights.summary)

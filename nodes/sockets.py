@@ -6,3 +6,5 @@ Motion = io.Custom("FLASH_MOTION")
 """A motion module: what moves."""
 Action = io.Custom("FLASH_ACTION")
 """A learned action: how it moves."""
+Detail = io.Custom("FLASH_DETAIL_DECODER")
+"""A detail decoder: what brings the picture's details into every frame."""

@@ -15,13 +15,15 @@ from ..backends.diffusers import (
     BaseFiles,
     add_action,
     decode_frames,
+    decode_frames_with_details,
     encode_picture,
     encode_prompt,
     find_base,
     load_base,
+    make_detail_decoder,
     sample_video,
 )
-from ..checkpoint import read_action, read_motion
+from ..checkpoint import read_action, read_detail_decoder, read_motion
 from ..noise_schedule import SamplerConfig
 from ..video_files import (
     SUFFIXES,
@@ -58,6 +60,13 @@ def add_animate(parser: argparse.ArgumentParser) -> None:
     )
     models.add_argument(
         "--strength", type=float, default=1.0, help="of the action: 0 = off, 1 = as trained (default)"
+    )
+    models.add_argument("--decoder", type=Path, help="detail decoder file, made for the base's VAE")
+    models.add_argument(
+        "--details",
+        type=float,
+        default=1.0,
+        help="how much of the detail decoder: 0 = off, 1 = all (default)",
     )
     video = parser.add_argument_group("video")
     video.add_argument("--image", type=Path, required=True, help="the picture, the first frame")
@@ -112,11 +121,13 @@ def animate(args: argparse.Namespace) -> None:
     image_1HWC = _first_frame(args.image, args.size, files)
     motion = read_motion(args.motion) if args.motion else None
     action = read_action(args.action) if args.action else None
-    _say("\n".join(part.summary for part in (motion, action) if part))
+    details = read_detail_decoder(args.decoder) if args.decoder else None
+    _say("\n".join(part.summary for part in (motion, action, details) if part))
 
     base = load_base(files)
     prompt, negative = encode_prompt(base, args.prompt), encode_prompt(base, args.negative)
     vae = base.vae.to(device)  # in fp32: some VAEs give black pictures in fp16
+    detail_decoder = make_detail_decoder(vae, details) if details else None
     reference_1CHW = encode_picture(vae, image_1HWC)
     model = add_action(base.unet, motion, action, args.strength)
     model.to(device, dtype or (torch.float16 if device.type == "cuda" else torch.float32))
@@ -131,8 +142,12 @@ def animate(args: argparse.Namespace) -> None:
             style=style,
             on_step=bar.update,
         )
-    frames = tqdm(decode_frames(vae, latents_FCHW), total=args.frames, desc="Decoding", unit="frame")
-    write_video(args.out, frames, args.fps)
+    frames = (
+        decode_frames_with_details(vae, detail_decoder, latents_FCHW, image_1HWC, args.details)
+        if detail_decoder
+        else decode_frames(vae, latents_FCHW)
+    )
+    write_video(args.out, tqdm(frames, total=args.frames, desc="Decoding", unit="frame"), args.fps)
     _say(f"Wrote {args.out}")
 
 
@@ -142,14 +157,17 @@ def _check_numbers(args: argparse.Namespace) -> None:
         raise ValueError(f"--fps must be 1 or more, but it is {args.fps}.")
     if not 0 <= args.seed < 2**64:
         raise ValueError(f"--seed must lie between 0 and 2^64 - 1, but it is {args.seed}.")
-    if not math.isfinite(args.strength):
-        raise ValueError(f"--strength must be a number, but it is {args.strength}.")
+    for name in ("strength", "details"):
+        if not math.isfinite(getattr(args, name)):
+            raise ValueError(f"--{name} must be a number, but it is {getattr(args, name)}.")
     if args.motion is None and args.action is None:
         raise ValueError(
             "There is nothing to animate with: give --motion, or a standalone action with --action."
         )
     if args.action is None and args.strength != 1.0:
         raise ValueError("--strength is the strength of an action: give one with --action, or leave it out.")
+    if args.decoder is None and args.details != 1.0:
+        raise ValueError("--details says how much of a --decoder: give one, or leave it out.")
 
 
 def _first_frame(path: Path, size: Size | None, files: BaseFiles) -> Tensor:

@@ -9,7 +9,8 @@ from pathlib import Path
 import av
 import pytest
 import torch
-from PIL import Image
+from diffusers import AutoencoderKL
+from PIL import Image, ImageSequence
 from safetensors.torch import save_file
 
 from flash_pack.flash_modules import cli
@@ -23,10 +24,20 @@ from flash_pack.flash_modules.backends.diffusers import (
     load_base,
     sample_video,
 )
-from flash_pack.flash_modules.checkpoint import Action, Source, read_motion, write_action
+from flash_pack.flash_modules.backends.diffusers.detail import detail_channels
+from flash_pack.flash_modules.checkpoint import (
+    Action,
+    DetailWeights,
+    Source,
+    read_motion,
+    write_action,
+    write_detail_decoder,
+)
+from flash_pack.flash_modules.checkpoint.detail_file import SIGNATURE
+from flash_pack.flash_modules.detail_decoder import DetailDecoder, DetailDecoderConfig
 from flash_pack.flash_modules.noise_schedule import SamplerConfig
 from flash_pack.flash_modules.video_files import fit_picture, write_video
-from flash_pack.tests.backends.small_models import small_motion
+from flash_pack.tests.backends.small_models import small_motion, small_vae
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +60,22 @@ def files(base_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_action(folder / "compact.safetensors", action, motion.config)
     whole = replace(action, kind="standalone", motion=motion.tensors)
     write_action(folder / "standalone.safetensors", whole, motion.config)
+    write_decoder(folder / "details.safetensors", small_vae())
+    write_decoder(folder / "other_vae.safetensors", small_vae(seed=9))
     return folder
+
+
+def write_decoder(path: Path, vae: AutoencoderKL) -> None:
+    """A detail decoder that adds something, for this VAE."""
+    config = DetailDecoderConfig(channels=detail_channels(vae), width=8)
+    decoder = DetailDecoder(config)
+    for weight in decoder.parameters():
+        weight.data = 0.05 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(1))
+    signature = {name: vae.state_dict()[name] for name in SIGNATURE}
+    weights = DetailWeights(
+        name=path.stem, config=config, tensors=decoder.state_dict(), signature=signature, vae_name="small VAE"
+    )
+    write_detail_decoder(path, weights)
 
 
 @pytest.fixture
@@ -123,6 +149,29 @@ def test_action_and_its_strength_change_the_video(
     assert videos[0] != videos[1]
 
 
+def test_details_are_brought_back_and_frame_0_is_the_picture(
+    animate: Callable[..., int], files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    videos = []
+    for changes in ({}, {"details": 0.0}, {"decoder": None}):
+        assert (
+            animate(**{"decoder": files / "details.safetensors", "out": tmp_path / "v.webp", **changes}) == 0
+        )
+        with Image.open(tmp_path / "v.webp") as file:
+            videos.append([frame.convert("RGB").tobytes() for frame in ImageSequence.Iterator(file)])
+    detailed, plain_with_picture, plain = videos
+    assert detailed[0] == plain_with_picture[0] != plain[0]
+    assert detailed[1] != plain_with_picture[1] == plain[1]
+    assert "details: 4 levels, warping and attention, for small VAE" in capsys.readouterr().err
+
+
+def test_a_decoder_for_another_vae_is_refused(
+    animate: Callable[..., int], files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert animate(decoder=files / "other_vae.safetensors") == 2
+    assert "error: The detail decoder 'other_vae' was trained with another VAE" in capsys.readouterr().err
+
+
 def test_standalone_action_needs_no_motion(animate: Callable[..., int], files: Path) -> None:
     assert animate(motion=None, action=files / "standalone.safetensors") == 0
 
@@ -169,6 +218,9 @@ def test_half_precision_runs_too(animate: Callable[..., int]) -> None:
         ({"seed": -1}, "--seed must lie between 0 and 2^64 - 1"),
         ({"cfg": "nan"}, "`cfg` must be a number"),
         ({"strength": 0.5}, "--strength is the strength of an action"),
+        ({"details": 0.5}, "--details says how much of a --decoder: give one"),
+        ({"details": "nan"}, "--details must be a number"),
+        ({"decoder": __file__}, "test_cli.py is neither a safetensors nor a PyTorch file"),
         ({"device": "abacus"}, "The device 'abacus' cannot be used"),
         ({"prompt": "abc " * 40}, "The prompt has 120 tokens"),
     ],

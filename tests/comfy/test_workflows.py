@@ -151,6 +151,7 @@ def test_empty_folders_say_where_files_go(node_types, empty_folders):
     for node_id, folder in (
         ("FLASH_LoadMotionModule", "animatediff_models"),
         ("FLASH_LoadAction", "flash_actions"),
+        ("FLASH_LoadDetailDecoder", "flash_decoders"),
     ):
         info = node_types[node_id].GET_NODE_INFO_V1()
         options = json.dumps(info["input"]["required"]["file_name"])

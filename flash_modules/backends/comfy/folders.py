@@ -1,4 +1,4 @@
-"""ComfyUI's model folders for motion modules and actions."""
+"""ComfyUI's model folders for motion modules, actions and detail decoders."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -8,12 +8,17 @@ import folder_paths
 MOTIONS = "animatediff_models"
 """The folder that other AnimateDiff packs use too."""
 ACTIONS = "flash_actions"
+DECODERS = "flash_decoders"
 
-_EXTENSIONS = {MOTIONS: {".safetensors", ".ckpt", ".pt", ".pth", ".bin"}, ACTIONS: {".safetensors"}}
+_EXTENSIONS = {
+    MOTIONS: {".safetensors", ".ckpt", ".pt", ".pth", ".bin"},
+    ACTIONS: {".safetensors"},
+    DECODERS: {".safetensors"},
+}
 
 
 def register_folders() -> None:
-    """Make both folders known to ComfyUI, beside whatever other packs registered."""
+    """Make the folders known to ComfyUI, beside whatever other packs registered."""
     for key, extensions in _EXTENSIONS.items():
         folder = Path(folder_paths.models_dir) / key
         with suppress(OSError):  # a read-only models folder is no reason to stay away

@@ -4,6 +4,7 @@ from .action import add_action
 from .alignment import AlignedUNet, add_alignment
 from .base import Base, BaseFiles, find_base, load_base
 from .cross_frame import add_cross_frame_attention
+from .detail import decode_frames_with_details, make_detail_decoder
 from .encode import decode_frames, encode_picture, encode_prompt
 from .motion import AnimatedUNet, add_motion
 from .sampler import sample_video
@@ -19,10 +20,12 @@ __all__ = [
     "add_cross_frame_attention",
     "add_motion",
     "decode_frames",
+    "decode_frames_with_details",
     "encode_picture",
     "encode_prompt",
     "find_base",
     "load_base",
+    "make_detail_decoder",
     "sample_video",
     "select_trainable",
 ]

@@ -1,17 +1,50 @@
 """The Detail Enhancement Decoder on diffusers' AutoencoderKL, whose layers are walked and never changed."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+import torch
 from diffusers import AutoencoderKL
 from einops import rearrange
 from torch import Tensor
 
+from ...checkpoint.detail_file import DetailWeights, check_vae
 from ...detail_decoder import DetailDecoder
+from .encode import to_picture
 
 
 def detail_channels(vae: AutoencoderKL) -> tuple[int, ...]:
     """Channels of the VAE's levels, from level 0 on: what a DetailDecoderConfig needs."""
     return tuple(vae.config.block_out_channels)
+
+
+def make_detail_decoder(vae: AutoencoderKL, weights: DetailWeights) -> DetailDecoder:
+    """The decoder of a file, where the VAE is. Raises ValueError if it was trained with another VAE."""
+    check_vae(weights, vae.state_dict())
+    decoder = DetailDecoder(weights.config, device="meta")
+    decoder.load_state_dict(weights.tensors, assign=True)
+    return decoder.to(vae.device, vae.dtype).eval().requires_grad_(False)
+
+
+@torch.inference_mode()
+def decode_frames_with_details(
+    vae: AutoencoderKL,
+    decoder: DetailDecoder,
+    latents_FCHW: Tensor,
+    image_1HWC: Tensor,
+    strength: float = 1.0,
+    *,
+    keep_first: bool = True,
+) -> Iterator[Tensor]:
+    """Pictures (H, W, 3) in [0, 1] of scaled latents, one after the other, with details of the first picture.
+
+    With `keep_first`, frame 0 is the picture itself.
+    """
+    references = reference_features(vae, image_1HWC)
+    for i, latent_1CHW in enumerate(latents_FCHW.split(1)):
+        if i == 0 and keep_first:
+            yield image_1HWC[0]
+        else:
+            yield to_picture(decode_with_details(vae, decoder, latent_1CHW, references, strength))
 
 
 def reference_features(vae: AutoencoderKL, image_1HWC: Tensor) -> list[Tensor]:

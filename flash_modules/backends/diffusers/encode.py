@@ -39,5 +39,9 @@ def encode_picture(vae: AutoencoderKL, image_1HWC: Tensor) -> Tensor:
 def decode_frames(vae: AutoencoderKL, latents_FCHW: Tensor) -> Iterator[Tensor]:
     """Pictures (H, W, 3) in [0, 1] of scaled latents, one after the other, so that memory stays flat."""
     for latent_1CHW in latents_FCHW.to(vae.device, vae.dtype).split(1):
-        pixels_1CHW = vae.decode(latent_1CHW / vae.config.scaling_factor).sample
-        yield rearrange((pixels_1CHW + 1) / 2, "1 c h w -> h w c").clamp(0, 1)
+        yield to_picture(vae.decode(latent_1CHW / vae.config.scaling_factor).sample)
+
+
+def to_picture(pixels_1CHW: Tensor) -> Tensor:
+    """A picture (H, W, 3) in [0, 1] of what a VAE gives."""
+    return rearrange((pixels_1CHW + 1) / 2, "1 c h w -> h w c").clamp(0, 1)

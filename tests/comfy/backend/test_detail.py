@@ -118,6 +118,23 @@ def test_both_hosts_give_the_same_pixels(parts, decode, diffusers_vae, weights, 
     torch.testing.assert_close(found, (wanted / 2 + 0.5).clamp(0, 1).movedim(1, -1), rtol=0, atol=1e-5)
 
 
+def test_the_nodes_load_a_file_and_decode(
+    pack, decode, vae, weights, parts, latents, image, tmp_path, monkeypatch
+):
+    import folder_paths
+
+    parts.file.write_detail_decoder(tmp_path / "small.safetensors", weights)
+    folders = ([str(tmp_path)], {".safetensors"})
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "flash_decoders", folders)
+    nodes = {node.GET_SCHEMA().node_id: node for node in pack.module("nodes").NODES}
+    assert nodes["FLASH_LoadDetailDecoder"].validate_inputs("small.safetensors") is True
+    detail, found = nodes["FLASH_LoadDetailDecoder"].execute("small.safetensors").args
+    assert found == "small: 4 levels, warping and attention, for small VAE"
+    given = {"latents": {"samples": latents}, "vae": vae, "decoder": detail, "reference": image}
+    (video,) = nodes["FLASH_DetailDecode"].execute(**given, strength=0.7, keep_first_frame=True).args
+    assert torch.equal(video, decode(strength=0.7, keep_first=True))
+
+
 def test_strength_0_is_vae_decode_bit_for_bit(decode, vae, latents):
     assert torch.equal(decode(strength=0.0), vae.decode(latents))
 

@@ -90,6 +90,14 @@ def write_video(path: Path, frames: Iterable[Tensor], fps: int) -> None:
         os.replace(draft, path)
 
 
+def write_picture(path: Path, picture: Image.Image) -> None:
+    """Write a picture, in the format that the name ends in; whole or not at all, as `write_video`."""
+    with tempfile.TemporaryDirectory(dir=path.resolve().parent, prefix=".flash-") as folder:
+        draft = Path(folder) / f"draft{path.suffix}"
+        picture.save(draft)
+        os.replace(draft, path)
+
+
 def _write_mp4(path: Path, pictures: Iterator[Image.Image], fps: int) -> None:
     first = next(pictures)
     with av.open(path, "w", options={"movflags": "faststart"}) as container:

@@ -9,6 +9,7 @@ import torch
 from .animate import add_animate
 from .clips import add_preview
 from .train import add_train
+from .train_decoder import add_train_decoder
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,4 +42,5 @@ def _parser() -> argparse.ArgumentParser:
     add_animate(commands.add_parser("animate", help="make a video that starts with your picture"))
     add_preview(commands.add_parser("preview", help="look at the clips of an action before training"))
     add_train(commands.add_parser("train", help="learn an action from clips"))
+    add_train_decoder(commands.add_parser("train-decoder", help="learn to keep a picture's details"))
     return parser

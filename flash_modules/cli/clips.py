@@ -1,17 +1,15 @@
 """The command line of training: look at clips before anything is learned from them."""
 
 import argparse
-import os
-import tempfile
 from pathlib import Path
 
-from PIL import Image
 from tqdm import tqdm
 
 from ..augment import AugmentConfig
 from ..training.clips import Clips, find_clips
 from ..training.preview import preview_clips
 from ..training.sampling import SamplingConfig
+from ..video_files import write_picture
 
 
 def add_preview(parser: argparse.ArgumentParser) -> None:
@@ -86,7 +84,7 @@ def preview(args: argparse.Namespace) -> None:
     check_seed(args.seed)
     _check_sheet_path(args.out)
     sheet = preview_clips(look_for_clips(args), sampling, augment, seed=args.seed, on_line=_say)
-    _write_sheet(args.out, sheet)
+    write_picture(args.out, sheet)
     _say(f"Wrote {args.out}")
 
 
@@ -103,13 +101,6 @@ def _check_sheet_path(path: Path) -> None:
         raise ValueError(f"There is no folder {path.resolve().parent} for the picture: make it first.")
     if path.is_dir():
         raise ValueError(f"{path} is a folder: give the name of a file in it.")
-
-
-def _write_sheet(path: Path, sheet: Image.Image) -> None:
-    with tempfile.TemporaryDirectory(dir=path.resolve().parent, prefix=".flash-") as folder:
-        draft = Path(folder) / "draft.png"
-        sheet.save(draft)
-        os.replace(draft, path)
 
 
 def _say(line: str) -> None:

@@ -9,9 +9,7 @@ import torch
 from ..backends.diffusers.checkpointing import CHECKPOINTING
 from ..backends.diffusers.train_action import ActionTraining
 from .device import free_memory
-
-PRESETS = {"draft": 256, "balanced": 384, "paper": 512}
-"""Pixels of the square that is trained on."""
+from .run import PRESETS
 
 
 def needs(training: ActionTraining) -> Iterator[str]:

@@ -3,24 +3,28 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from ..backends.diffusers.train_action import ActionTraining
+from ..backends.diffusers.train_detail import DetailTraining
 from ..noise_schedule import SamplerConfig
 from ..training.run_folder import Progress
-from ..video_files import write_video
+from ..video_files import write_picture, write_video
 from .device import used_memory
 
 
 class Bars:
-    """Progress bars: of the latents that are encoded, then of the steps."""
+    """Progress bars: of the pairs that are encoded, where there are some, then of the steps."""
 
-    def __init__(self, training: ActionTraining, *, silent: bool) -> None:
-        self._training, self._silent = training, silent
-        total = len(training.pool(Path()))
-        self._entries = tqdm(desc="Encoding clips", total=total, unit="pair", leave=False, disable=silent)
+    def __init__(self, device: torch.device, *, steps: int, entries: int = 0, silent: bool) -> None:
+        self._device, self._total, self._silent = device, steps, silent
+        self._entries = tqdm(
+            desc="Encoding clips", total=entries, unit="pair", leave=False, disable=silent or not entries
+        )
         self._steps: tqdm | None = None
 
     def __enter__(self) -> "Bars":
@@ -39,12 +43,12 @@ class Bars:
             self._entries.close()
             self._steps = tqdm(
                 desc="Training",
-                total=self._training.config.loop.steps,
+                total=self._total,
                 initial=progress.step - 1,
                 unit="step",
                 disable=self._silent,
             )
-        memory = used_memory(self._training.device) / 2**30
+        memory = used_memory(self._device) / 2**30
         self._steps.set_postfix(loss=f"{progress.loss:.4f}", GiB=f"{memory:.1f}", refresh=False)
         self._steps.update()
 
@@ -92,3 +96,22 @@ class Samples:
         sampler = SamplerConfig(num_frames=self.training.config.sampling.num_frames)
         frames = self.training.animate(self.image_1HWC, self.prompt, self.seed, sampler)
         write_video(self.folder / f"sample-{progress.step:06d}.mp4", frames, fps=8)
+
+
+@dataclass(frozen=True)
+class SamplePictures:
+    """Pictures of the detail decoder at work, on the way: true, the VAE alone, ours, and what ours is off."""
+
+    training: DetailTraining
+    folder: Path
+    every: int
+    """Steps between two."""
+
+    def step(self, progress: Progress) -> None:
+        if progress.step % self.every:
+            return
+        rows = self.training.sample(0)
+        sheet_CHW = torch.cat([torch.cat(list(frames_FCHW), dim=2) for frames_FCHW in rows.values()], dim=1)
+        values_HWC = (sheet_CHW * 255).round().byte().permute(1, 2, 0).contiguous()
+        path = self.folder / f"sample-{progress.step:06d}.png"
+        write_picture(path, Image.fromarray(values_HWC.numpy()))

@@ -1,8 +1,6 @@
 """`python -m flash_modules train`: learn an action from clips."""
 
 import argparse
-from collections import Counter
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,17 +15,28 @@ from ..backends.diffusers.checkpointing import CHECKPOINTING
 from ..backends.diffusers.train_action import ActionTraining, ActionTrainingConfig
 from ..checkpoint import read_motion
 from ..motion_alignment import AlignmentConfig
-from ..training.clips import Clips
 from ..training.loop import LoopConfig
 from ..training.pool import PoolConfig
 from ..training.presets import TRAINABLE, VARIANTS, MethodConfig
-from ..training.run_folder import SETTINGS, Progress, RunFolder
+from ..training.run_folder import SETTINGS, Progress
 from ..video_files import fit_picture, read_picture
 from .clips import add_clip_arguments, check_seed, look_for_clips, sampling_config
-from .device import DTYPES, find_device
-from .needs import PRESETS, check_memory, needs, out_of_memory
+from .device import find_device
+from .needs import check_memory, needs, out_of_memory
 from .processes import AcceleratedProcesses
 from .progress import Bars, Board, Samples
+from .run import (
+    Say,
+    add_run_arguments,
+    add_size_arguments,
+    chosen_size,
+    find_dtype,
+    listing,
+    loop_config,
+    open_run,
+    say_end,
+    silent,
+)
 
 
 def add_train(parser: argparse.ArgumentParser) -> None:
@@ -51,8 +60,7 @@ def add_train(parser: argparse.ArgumentParser) -> None:
 
 def _add_method(group: Any) -> None:
     method, alignment = MethodConfig(), AlignmentConfig()
-    group.add_argument("--preset", choices=PRESETS, default="paper", help="size of pictures: 256, 384, 512")
-    group.add_argument("--size", type=int, help="another size, in pixels; a multiple of 8")
+    add_size_arguments(group)
     group.add_argument(
         "--variant",
         type=int,
@@ -66,27 +74,16 @@ def _add_method(group: Any) -> None:
 
 
 def _add_run(group: Any) -> None:
-    loop, pool = LoopConfig(), PoolConfig()
-    group.add_argument("--out", required=True, metavar="NAME", help="name of the run and of the action")
-    group.add_argument("--runs", type=Path, default=Path("runs"), help="folder of runs (default %(default)s)")
-    group.add_argument("--steps", type=int, default=loop.steps, help="default %(default)s")
-    group.add_argument("--lr", type=float, default=loop.learning_rate, help="default %(default)s")
-    group.add_argument("--accumulation", type=int, default=1, help="pairs of a step and process (default 1)")
-    group.add_argument("--seed", type=int, default=0, help="default %(default)s")
+    pool = PoolConfig()
+    add_run_arguments(group, LoopConfig())
     group.add_argument(
         "--pool", type=int, default=pool.per_clip, help="encoded versions of each clip (default %(default)s)"
     )
-    group.add_argument("--save-steps", type=int, default=loop.save_steps, help="default %(default)s")
-    group.add_argument("--keep", type=int, default=loop.keep, help="checkpoints kept (default %(default)s)")
     group.add_argument(
         "--checkpointing",
         choices=CHECKPOINTING,
         default="none",
         help="what is computed twice to save memory (default %(default)s)",
-    )
-    group.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
-    group.add_argument(
-        "--dtype", choices=["auto", *DTYPES], default="auto", help="auto is bf16 on CUDA, else fp32"
     )
     group.add_argument(
         "--standalone", action="store_true", help="write a whole motion module with the action"
@@ -105,17 +102,17 @@ def _add_samples(group: Any) -> None:
 def train_action(args: argparse.Namespace) -> None:
     """Train as the arguments say; all of them are checked before a model is read."""
     check_seed(args.seed)
-    size = args.size or PRESETS[args.preset]
+    size = chosen_size(args)
     config = _config(args, size)
     files = find_base(args.base, args.tokenizer)
     image_1HWC = fit_picture(read_picture(args.image), (size, size)) if args.image else None
     motion = read_motion(args.motion)
     processes = AcceleratedProcesses(find_device(args.device))
-    say = tqdm.write if processes.is_first else _silent
+    say = tqdm.write if processes.is_first else silent
     clips = look_for_clips(args, silent=not processes.is_first)
-    for line in _listing(clips):
+    for line in listing(clips):
         say(line)
-    config = replace(config, dtype=_dtype(args.dtype, processes.device))
+    config = replace(config, dtype=find_dtype(args.dtype, processes.device))
     training = ActionTraining(load_base(files), args.base.stem, motion, clips.used, config, processes.device)
     if args.dry_run:
         for line in needs(training):
@@ -131,12 +128,19 @@ def _train(
     training: ActionTraining,
     image_1HWC: Tensor | None,
     processes: AcceleratedProcesses,
-    say: Callable[[str], object],
+    say: Say,
 ) -> None:
-    run = _open_run(args, training, processes)
+    settings = training.settings(training.config.loop.accumulation * processes.count)
+    run = open_run(args, settings, processes)
     prompt = args.sample_prompt or training.clips[0].caption
     samples = Samples(training, run.path, image_1HWC, prompt, args.seed, args.sample_steps)
-    with Bars(training, silent=not processes.is_first) as bars, Board(run.path) as board:
+    bars = Bars(
+        training.device,
+        steps=training.config.loop.steps,
+        entries=len(training.pool(run.path)),
+        silent=not processes.is_first,
+    )
+    with bars, Board(run.path) as board:
         watchers = (bars, board, samples) if processes.is_first else (bars,)
 
         def on_step(progress: Progress) -> None:
@@ -147,23 +151,10 @@ def _train(
             end = training.run(run, processes=processes, on_entry=bars.entry, on_step=on_step, on_note=say)
         except torch.OutOfMemoryError as error:
             raise out_of_memory(training) from error
+    path = run.path / f"{args.out}.safetensors"
     if processes.is_first:
-        path = run.path / f"{args.out}.safetensors"
         training.write(path, end.step, standalone=args.standalone)
-    steps = training.config.loop.steps
-    say(f"Wrote {run.path / args.out}.safetensors after {end.step} of {steps} steps.")
-    if end.step < steps:
-        say("It was stopped: the same command goes on from here.")
-
-
-def _open_run(
-    args: argparse.Namespace, training: ActionTraining, processes: AcceleratedProcesses
-) -> RunFolder:
-    """The run's folder; the other processes wait until the first one has made it."""
-    settings = training.settings(training.config.loop.accumulation * processes.count)
-    run = RunFolder(args.runs, args.out, settings) if processes.is_first else None
-    processes.any(False)
-    return run or RunFolder(args.runs, args.out, settings, first=False)
+    say_end(say, path, end, training.config.loop.steps)
 
 
 def _config(args: argparse.Namespace, size: int) -> ActionTrainingConfig:
@@ -179,34 +170,7 @@ def _config(args: argparse.Namespace, size: int) -> ActionTrainingConfig:
         method=method,
         sampling=sampling_config(args),
         pool=PoolConfig(per_clip=args.pool),
-        loop=LoopConfig(
-            steps=args.steps,
-            learning_rate=args.lr,
-            accumulation=args.accumulation,
-            save_steps=args.save_steps,
-            keep=args.keep,
-        ),
+        loop=loop_config(args),
         seed=args.seed,
         checkpointing=args.checkpointing,
     )
-
-
-def _dtype(name: str, device: torch.device) -> torch.dtype:
-    if name == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
-    return DTYPES[name]
-
-
-def _listing(clips: Clips) -> Iterator[str]:
-    """What is trained on, and what is left out."""
-    actions = Counter(clip.action for clip in clips.used)
-    for action, count in actions.items():
-        captions = {clip.caption for clip in clips.used if clip.action == action}
-        shown = f'"{min(captions)}"' if len(captions) == 1 else f"{len(captions)} captions"
-        yield f"{action}: {count} clips, {shown}"
-    for skipped in clips.skipped:
-        yield f"Skipped {skipped.path.name}: {skipped.reason}"
-
-
-def _silent(text: str) -> None:
-    pass

@@ -5,6 +5,8 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import date
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as installed_version
 from pathlib import Path
 
 import torch
@@ -106,3 +108,11 @@ def action_header(
         "modelspec.prediction_type": "epsilon",
         **{f"flash.{key}": json.dumps(value) for key, value in settings.items()},
     }
+
+
+def code_version() -> str:
+    """The version of this code, as a file's header tells it."""
+    try:
+        return installed_version("flash-animation")
+    except PackageNotFoundError:  # run from a checkout
+        return "unreleased"

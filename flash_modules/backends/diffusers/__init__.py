@@ -2,7 +2,7 @@
 
 from .action import add_action
 from .alignment import AlignedUNet, add_alignment
-from .base import Base, BaseFiles, find_base, load_base
+from .base import Base, BaseFiles, find_base, load_base, load_vae
 from .cross_frame import add_cross_frame_attention
 from .detail import decode_frames_with_details, make_detail_decoder
 from .encode import decode_frames, encode_picture, encode_prompt
@@ -25,6 +25,7 @@ __all__ = [
     "encode_prompt",
     "find_base",
     "load_base",
+    "load_vae",
     "make_detail_decoder",
     "sample_video",
     "select_trainable",

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from ...checkpoint.tensor_file import some
-from .single_file import NEEDED, SD15, read_checkpoint
+from .single_file import NEEDED, SD15, read_checkpoint, read_vae
 
 _PARTS = ("unet", "vae", "text_encoder")
 
@@ -113,6 +113,27 @@ def load_base(files: BaseFiles) -> Base:
     for model in (unet, vae, text_encoder):
         model.eval().requires_grad_(False)
     return Base(unet=unet, vae=vae, text_encoder=text_encoder, tokenizer=tokenizer)
+
+
+def load_vae(path: Path) -> AutoencoderKL:
+    """The VAE of a base model, or one by itself: a folder in diffusers' layout, or a file.
+
+    Raises ValueError if it is another kind of VAE, or damaged.
+    """
+    if path.is_file():
+        return read_vae(path).eval().requires_grad_(False)
+    folder = path / "vae" if (path / "vae").is_dir() else path
+    if not (folder / "config.json").is_file():
+        raise ValueError(
+            f"There is no VAE at {path}: give a folder in diffusers' layout, or a checkpoint or VAE file."
+        )
+    kind, channels = (_config(folder).get(key) for key in ("_class_name", "latent_channels"))
+    if kind != "AutoencoderKL" or channels != 4:
+        raise ValueError(
+            f"{folder} holds a {kind} with {channels} latent channels, and not the AutoencoderKL of Stable "
+            "Diffusion 1.5: give that one's folder."
+        )
+    return _read_part(folder, AutoencoderKL).eval().requires_grad_(False)
 
 
 def _read_folder(folder: Path) -> tuple[UNet2DConditionModel, AutoencoderKL, CLIPTextModel]:

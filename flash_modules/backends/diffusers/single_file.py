@@ -47,6 +47,25 @@ def read_checkpoint(path: Path) -> tuple[UNet2DConditionModel, AutoencoderKL, CL
         ) from error
 
 
+def read_vae(path: Path) -> AutoencoderKL:
+    """The VAE of a checkpoint, or of a file that holds nothing else. Raises ValueError for others."""
+    tensors, _ = read_tensors(path)
+    if not any(name.startswith(_VAE) for name in tensors):
+        tensors = {_VAE + name: tensor for name, tensor in tensors.items()}
+    latent = tensors.get(f"{_VAE}decoder.conv_in.weight")
+    if latent is None or latent.shape[1] != 4:
+        raise ValueError(
+            f"{path.name} holds no VAE of Stable Diffusion 1.5 (with 4 latent channels): give such a file, "
+            "or an SD 1.5 checkpoint."
+        )
+    try:
+        return _vae(tensors)
+    except KeyError as error:
+        raise ValueError(
+            f"{path.name} is incomplete: it lacks {error.args[0]}, or that does not fit. Download it again."
+        ) from error
+
+
 def _check_sd15(tensors: Mapping[str, Tensor], file_name: str) -> None:
     for mark, what in _OTHER_FILES:
         if any(key.startswith(mark) for key in tensors):

@@ -3,8 +3,6 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,7 @@ from ...motion_alignment import PairCall
 from ...noise_schedule import SamplerConfig
 from ...training.action import ActionLoss
 from ...training.clips import Clip
-from ...training.export import action_header, clip_hashes, trained_action
+from ...training.export import action_header, clip_hashes, code_version, trained_action
 from ...training.loop import LoopConfig, Processes, SingleProcess, train
 from ...training.pool import Encode, LatentPool, PoolConfig
 from ...training.presets import MethodConfig
@@ -224,7 +222,7 @@ class ActionTraining:
             seed=config.seed,
             fps=taken.fps,
             hashes=clip_hashes(self.clips),
-            version=_version(),
+            version=code_version(),
         )
         return trained_action(
             name,
@@ -249,10 +247,3 @@ def _check_size(base: Base, size: int) -> None:
         raise ValueError(
             f"`size` must be {least} pixels or more with this base, but it is {size}: 512 is the paper's."
         )
-
-
-def _version() -> str:
-    try:
-        return installed_version("flash-animation")
-    except PackageNotFoundError:  # run from a checkout
-        return "unreleased"

@@ -1,0 +1,97 @@
+"""What the commands that train share: arguments of a run, its folder, and what is said of it."""
+
+import argparse
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..training.clips import Clips
+from ..training.loop import LoopConfig
+from ..training.run_folder import Progress, RunFolder
+from .device import DTYPES
+from .processes import AcceleratedProcesses
+
+PRESETS = {"draft": 256, "balanced": 384, "paper": 512}
+"""Pixels of the square that is trained on."""
+
+Say = Callable[[str], object]
+
+
+def add_size_arguments(group: Any) -> None:
+    """Arguments that say how large pictures are."""
+    group.add_argument("--preset", choices=PRESETS, default="paper", help="size of pictures: 256, 384, 512")
+    group.add_argument("--size", type=int, help="another size, in pixels; a multiple of 8")
+
+
+def chosen_size(args: argparse.Namespace) -> int:
+    """Pixels on a side."""
+    size: int = args.size or PRESETS[args.preset]
+    return size
+
+
+def add_run_arguments(group: Any, loop: LoopConfig) -> None:
+    """Arguments of a run, with the defaults of `loop`."""
+    group.add_argument("--out", required=True, metavar="NAME", help="name of the run and of its result")
+    group.add_argument("--runs", type=Path, default=Path("runs"), help="folder of runs (default %(default)s)")
+    group.add_argument("--steps", type=int, default=loop.steps, help="default %(default)s")
+    group.add_argument("--lr", type=float, default=loop.learning_rate, help="default %(default)s")
+    group.add_argument("--accumulation", type=int, default=1, help="parts of a step and process (default 1)")
+    group.add_argument("--seed", type=int, default=0, help="default %(default)s")
+    group.add_argument("--save-steps", type=int, default=loop.save_steps, help="default %(default)s")
+    group.add_argument("--keep", type=int, default=loop.keep, help="checkpoints kept (default %(default)s)")
+    group.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
+    group.add_argument(
+        "--dtype", choices=["auto", *DTYPES], default="auto", help="auto is bf16 on CUDA, else fp32"
+    )
+
+
+def loop_config(args: argparse.Namespace) -> LoopConfig:
+    """The loop that the arguments describe."""
+    return LoopConfig(
+        steps=args.steps,
+        learning_rate=args.lr,
+        accumulation=args.accumulation,
+        save_steps=args.save_steps,
+        keep=args.keep,
+    )
+
+
+def find_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The number type of that name; `auto` is the device's best."""
+    if name == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    return DTYPES[name]
+
+
+def open_run(
+    args: argparse.Namespace, settings: Mapping[str, Any], processes: AcceleratedProcesses
+) -> RunFolder:
+    """The run's folder; the other processes wait until the first one has made it."""
+    run = RunFolder(args.runs, args.out, settings) if processes.is_first else None
+    processes.any(False)
+    return run or RunFolder(args.runs, args.out, settings, first=False)
+
+
+def listing(clips: Clips) -> Iterator[str]:
+    """What is trained on, and what is left out."""
+    actions = Counter(clip.action for clip in clips.used)
+    for action, count in actions.items():
+        captions = {clip.caption for clip in clips.used if clip.action == action}
+        shown = f'"{min(captions)}"' if len(captions) == 1 else f"{len(captions)} captions"
+        yield f"{action}: {count} clips, {shown}"
+    for skipped in clips.skipped:
+        yield f"Skipped {skipped.path.name}: {skipped.reason}"
+
+
+def say_end(say: Say, path: Path, end: Progress, steps: int) -> None:
+    """Tell where the result lies, and whether there is more to do."""
+    say(f"Wrote {path} after {end.step} of {steps} steps.")
+    if end.step < steps:
+        say("It was stopped: the same command goes on from here.")
+
+
+def silent(text: str) -> None:
+    """What processes other than the first say."""

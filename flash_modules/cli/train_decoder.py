@@ -1,0 +1,117 @@
+"""`python -m flash_modules train-decoder`: learn to keep a picture's details in every frame."""
+
+import argparse
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from ..backends.diffusers import load_vae
+from ..backends.diffusers.train_detail import DetailTraining, DetailTrainingConfig
+from ..training.run_folder import Progress
+from .clips import add_clip_arguments, check_seed, look_for_clips, sampling_config
+from .device import find_device
+from .processes import AcceleratedProcesses
+from .progress import Bars, Board, SamplePictures
+from .run import (
+    Say,
+    add_run_arguments,
+    add_size_arguments,
+    chosen_size,
+    find_dtype,
+    listing,
+    loop_config,
+    open_run,
+    say_end,
+    silent,
+)
+
+
+def add_train_decoder(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `train-decoder`."""
+    config = DetailTrainingConfig()
+    parser.description = (
+        "Learn to bring a picture's details into every frame that a VAE decodes (FLASH, arXiv:2503.00276, "
+        "3.3). Any clips do, of any actions. Ctrl-C saves, and the same command goes on."
+    )
+    parser.set_defaults(run=train_decoder)
+    parser.add_argument_group("models").add_argument(
+        "--vae",
+        type=Path,
+        required=True,
+        help="Stable Diffusion 1.5's VAE, or a whole base model: a folder in diffusers' layout, or a file",
+    )
+    add_clip_arguments(parser)
+    method = parser.add_argument_group("method")
+    add_size_arguments(method)
+    method.add_argument(
+        "--frames-per-step",
+        type=int,
+        default=config.frames,
+        help="1 to 4, as memory allows (default %(default)s)",
+    )
+    method.add_argument(
+        "--width", type=int, default=config.width, help="channels inside the branches (default %(default)s)"
+    )
+    method.add_argument(
+        "--without",
+        choices=["warping", "attention"],
+        help="leave this branch out (the paper's Table A2)",
+    )
+    run = parser.add_argument_group("run")
+    add_run_arguments(run, config.loop)
+    run.add_argument(
+        "--sample-steps", type=int, default=500, help="steps between two pictures (default %(default)s)"
+    )
+
+
+def train_decoder(args: argparse.Namespace) -> None:
+    """Train as the arguments say; all of them are checked before a model is read."""
+    check_seed(args.seed)
+    processes = AcceleratedProcesses(find_device(args.device))
+    config = DetailTrainingConfig(
+        size=chosen_size(args),
+        frames=args.frames_per_step,
+        width=args.width,
+        warping=args.without != "warping",
+        attention=args.without != "attention",
+        sampling=sampling_config(args),
+        loop=loop_config(args),
+        seed=args.seed,
+        dtype=find_dtype(args.dtype, processes.device),
+    )
+    vae = load_vae(args.vae)
+    say = tqdm.write if processes.is_first else silent
+    clips = look_for_clips(args, silent=not processes.is_first)
+    for line in listing(clips):
+        say(line)
+    training = DetailTraining(vae, args.vae.stem, clips.used, config, processes.device)
+    _train(args, training, processes, say)
+
+
+def _train(
+    args: argparse.Namespace, training: DetailTraining, processes: AcceleratedProcesses, say: Say
+) -> None:
+    loop = training.config.loop
+    run = open_run(args, training.settings(loop.accumulation * processes.count), processes)
+    pictures = SamplePictures(training, run.path, args.sample_steps)
+    bars = Bars(training.device, steps=loop.steps, silent=not processes.is_first)
+    with bars, Board(run.path) as board:
+        watchers = (bars, board, pictures) if processes.is_first else (bars,)
+
+        def on_step(progress: Progress) -> None:
+            for watcher in watchers:
+                watcher.step(progress)
+
+        try:
+            end = training.run(run, processes=processes, on_step=on_step, on_note=say)
+        except torch.OutOfMemoryError as error:
+            size, frames = training.config.size, training.config.frames
+            raise ValueError(
+                f"The memory of {training.device} is full with {frames} frames of {size} x {size} in a step: "
+                "give `--frames-per-step 1`, or a smaller --size. The last checkpoint is kept."
+            ) from error
+    path = run.path / f"{args.out}.safetensors"
+    if processes.is_first:
+        training.write(path, end.step)
+    say_end(say, path, end, loop.steps)

@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 from tqdm import tqdm
 
-from flash_modules.video_files import SUFFIXES, write_video
+from flash_modules.video_files import SUFFIXES
 
-from . import page, reader_training
+from . import ablation, details, page, reader_training
 from .actions import ACTIONS, EXTRA_MOTIONS
 from .base import pretrain
-from .clips import Clip, make_clip
+from .clips import make_clip
+from .learning import write_clip
 from .looks import draw_look
 from .motion import draw_motion
 
@@ -66,6 +66,10 @@ def _parser() -> argparse.ArgumentParser:
     pretrain.add_arguments(base)
     reader_training.add_arguments(commands.add_parser("reader", help="train the reader of joints and looks"))
     page.add_arguments(commands.add_parser("page", help="show and measure what the small base knows"))
+    ablation.add_arguments(
+        commands.add_parser("ablate", help="learn held-out actions by variants of the method")
+    )
+    details.add_arguments(commands.add_parser("details", help="measure what a detail decoder brings back"))
     return parser
 
 
@@ -89,12 +93,6 @@ def write_clips(args: argparse.Namespace) -> None:
             np.savez_compressed(
                 path.with_suffix(".npz"), joints=clip.joints_FPJ2, flow=clip.flow_FHW2, masks=clip.masks_FHW
             )
-
-
-def write_clip(path: Path, clip: Clip) -> None:
-    """Write the clip's pictures as a video, and its caption as text."""
-    write_video(path, (torch.from_numpy(frame) / 255 for frame in clip.frames_FHW3), clip.fps)
-    path.with_suffix(".txt").write_text(clip.caption + "\n", encoding="utf-8")
 
 
 def write_sheet(args: argparse.Namespace) -> None:

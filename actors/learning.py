@@ -1,0 +1,139 @@
+"""Learning an action of the actors by the product's own training, and how it carries over to new looks."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from statistics import fmean
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from flash_modules.augment import AugmentConfig
+from flash_modules.backends.diffusers import encode_picture, find_base, load_base
+from flash_modules.backends.diffusers.train_action import ActionTraining, ActionTrainingConfig
+from flash_modules.checkpoint import read_motion
+from flash_modules.training.clips import find_clips
+from flash_modules.training.loop import LoopConfig
+from flash_modules.training.loss import denoising_losses
+from flash_modules.training.pool import PoolConfig
+from flash_modules.training.presets import VARIANTS, MethodConfig
+from flash_modules.training.run_folder import Progress, RunFolder
+from flash_modules.training.sampling import SamplingConfig, seeded
+from flash_modules.video_files import write_video
+
+from .clips import Clip, make_clip
+from .looks import draw_look
+from .measures import Scores, mean_looks, score
+from .motion import continuations, draw_motion
+from .reader import Reader, clip_video
+from .small_base import FOLDER, MOTION, SAMPLER
+
+_UNSEEN = 2 * 10**6
+"""Seeds from here on are of clips that nobody learns from."""
+_TIMESTEPS = (100, 300, 500, 700, 900)
+"""At which the error of the noise is taken."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lesson:
+    """One run of training on actors."""
+
+    action: str
+    method: MethodConfig = VARIANTS[5]
+    seed: int = 0
+    """Of clips and of training."""
+    num_clips: int = 8
+    steps: int = 300
+    learning_rate: float = 1e-3
+    """Far above the paper's, whose 20,000 steps would take hours here."""
+
+    @cached_property
+    def clips(self) -> list[Clip]:
+        """What is learned from."""
+        seeds = range(1000 * self.seed, 1000 * self.seed + self.num_clips)
+        return [make_clip(draw_motion(self.action, seed), draw_look(seed)) for seed in seeds]
+
+    @property
+    def config(self) -> ActionTrainingConfig:
+        """The product's settings for it."""
+        num_frames, size, _, _ = self.clips[0].frames_FHW3.shape
+        return ActionTrainingConfig(
+            method=replace(self.method, augment=AugmentConfig(size=size)),
+            sampling=SamplingConfig(num_frames=num_frames, stride=None),
+            pool=PoolConfig(per_clip=4, renew_steps=0),
+            loop=LoopConfig(steps=self.steps, learning_rate=self.learning_rate, keep=1),
+            seed=self.seed,
+        )
+
+
+def write_clip(path: Path, clip: Clip) -> None:
+    """Write the clip's pictures as a video, and its caption as text."""
+    write_video(path, (torch.from_numpy(frame) / 255 for frame in clip.frames_FHW3), clip.fps)
+    path.with_suffix(".txt").write_text(clip.caption + "\n", encoding="utf-8")
+
+
+def prepare(lesson: Lesson, folder: Path, base: Path = FOLDER) -> ActionTraining:
+    """A training of the small base on the lesson's clips, which are written into the folder as videos."""
+    where = folder / lesson.action
+    where.mkdir(parents=True, exist_ok=True)
+    for i, clip in enumerate(lesson.clips):
+        write_clip(where / f"{i:02d}.mp4", clip)
+    clips, motion = find_clips([where]).used, read_motion(base / MOTION.name)
+    parts = load_base(find_base(base))
+    return ActionTraining(parts, "small base", motion, clips, lesson.config, torch.device("cpu"))
+
+
+def learn(training: ActionTraining, folder: Path) -> None:
+    """Train until the end, with a bar; what was begun in this folder goes on."""
+    run = RunFolder(folder, "run", training.settings(1))
+    with tqdm(total=training.config.loop.steps, unit="step") as bar:
+
+        def on_step(progress: Progress) -> None:
+            bar.update(progress.step - bar.n)
+            bar.set_postfix(loss=f"{progress.loss:.4f}", refresh=False)
+
+        training.run(run, on_step=on_step)
+
+
+class Exam:
+    """What a learned action is tried on: other performances, in looks that the small base has never seen."""
+
+    def __init__(self, action: str, reader: Reader, *, num_clips: int = 6, num_pictures: int = 3) -> None:
+        self.reader, self.num_pictures = reader, num_pictures
+        self.performances = [
+            (draw_motion(action, seed), draw_look(seed, held_out=True))
+            for seed in range(_UNSEEN, _UNSEEN + max(num_clips, num_pictures))
+        ]
+        self.clips = [make_clip(*performance) for performance in self.performances[:num_clips]]
+
+    @torch.inference_mode()
+    def noise_error(self, training: ActionTraining) -> float:
+        """Mean squared error of the predicted noise, with the first frame clean; each time the same noise."""
+        errors = []
+        for i, clip in enumerate(self.clips):
+            latents_1FCHW = encode_picture(training.base.vae, clip_video(clip))[None]
+            for timestep in _TIMESTEPS:
+                noise = torch.randn(latents_1FCHW.shape, generator=seeded(i, "exam", timestep))
+                where = torch.tensor([timestep])
+                text_embeds = training.embeds(clip.caption)
+                loss = denoising_losses(training.predict, latents_1FCHW, noise, where, text_embeds, None)
+                errors.append(loss.item())
+        return fmean(errors)
+
+    def scores(self, training: ActionTraining, taught: Sequence[Clip]) -> list[Scores]:
+        """The measures of videos of pictures in those looks; `taught` is what was learned from."""
+        looks_LE = mean_looks(self.reader, taught)
+        scores = []
+        for i, (motion, look) in enumerate(self.performances[: self.num_pictures]):
+            truths = [make_clip(one, look) for one in continuations(motion, 6, seed=i)]
+            video_FHWC = animate(training, truths[0], seed=i)
+            scores.append(score(video_FHWC, truths[0], truths, looks_LE, reader=self.reader))
+        return scores
+
+
+def animate(training: ActionTraining, reference: Clip, seed: int) -> Tensor:
+    """A video (F, H, W, 3) in [0, 1] that goes on from the clip's first frame, with what was learned."""
+    picture_1HWC = clip_video(reference)[:1]
+    return torch.stack([*training.animate(picture_1HWC, reference.caption, seed, SAMPLER)])

@@ -1,0 +1,75 @@
+"""Measures of detail decoders: which clips are held out, what counts as moving, what is kept."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from actors.__main__ import main
+from actors.base.models import new_vae
+from actors.details import Quality, _quality, split_clips, table, write_actors
+
+
+@pytest.fixture(scope="module")
+def vae(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("vae")
+    new_vae(0).save_pretrained(folder)
+    return folder
+
+
+def test_each_4th_clip_is_held_out_with_its_action_and_look(tmp_path: Path) -> None:
+    taught, unseen = split_clips(write_actors(tmp_path / "clips"))
+    assert (len(taught), len(unseen)) == (24, 8)
+    assert not {clip.path for clip in taught} & {clip.path for clip in unseen}
+    assert not {clip.caption.split(",")[0] for clip in taught} & {
+        clip.caption.split(",")[0] for clip in unseen
+    }
+
+
+def test_few_clips_are_refused(tmp_path: Path) -> None:
+    folder = write_actors(tmp_path / "clips")
+    for path in list(folder.iterdir()):
+        if int(path.stem) > 2:
+            path.unlink()
+    with pytest.raises(ValueError, match="holds 3 clips: 4 or more are needed"):
+        split_clips(folder)
+
+
+def test_moving_pixels_are_those_that_differ_from_frame_0() -> None:
+    true_FCHW = torch.zeros(3, 3, 16, 16)
+    true_FCHW[1:, 0, :4] = 1.0  # a bar turns red
+    made_FCHW = true_FCHW[1:].clone()
+    made_FCHW[:, 0, :4] = 0.9
+    quality = _quality([(made_FCHW, true_FCHW)])
+    assert quality.moving_psnr == pytest.approx(10 * torch.tensor(300.0).log10().item(), abs=1e-3)
+    assert quality.psnr == pytest.approx(10 * torch.tensor(1200.0).log10().item(), abs=1e-3)
+    assert 0.5 < quality.ssim < 1
+
+
+def test_the_table_has_mean_and_spread() -> None:
+    rows = {
+        "both": [
+            Quality(psnr=20.0, ssim=0.5, moving_psnr=10.0),
+            Quality(psnr=22.0, ssim=0.6, moving_psnr=12.0),
+        ],
+        "VAE alone": [Quality(psnr=19.0, ssim=0.4, moving_psnr=9.0)],
+    }
+    lines = table(rows).splitlines()
+    assert lines[2] == "| both | 21.00 ± 1.41 | 0.5500 ± 0.0707 | 11.00 ± 1.41 |"
+    assert lines[3] == "| VAE alone | 19.00 | 0.4000 | 9.00 |"
+
+
+def test_the_command_measures_all_branches_and_keeps_them(
+    vae: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["details", "--out", str(tmp_path), "--vae", str(vae), "--size", "32", "--frames", "3"]
+    words += ["--steps", "1", "--seeds", "1"]
+    assert main(words) == 0
+    first = capsys.readouterr().out
+    for row in ("copies of frame 0", "VAE alone", "both", "warping alone", "attention alone, distorted"):
+        assert f"| {row} |" in first
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/result.json")}
+    assert len(kept) == 3
+    assert main(words) == 0
+    assert capsys.readouterr().out == first
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept

@@ -2,6 +2,7 @@
 # make check    linters, types, import rules, then make test
 # make bench    time and memory of one generation
 # make bench-train    cost, time and memory of one step of training
+# make bench-details    cost, time and memory of decoding with details
 # One test: .venv/bin/pytest tests/core -k name    Inside ComfyUI: make test-host ARGS="-k name"
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ export COMFYUI_PATH ?= $(HOME)/comfy/ComfyUI
 COMFYUI_PYTHON ?= $(firstword $(wildcard $(COMFYUI_PATH)/.venv/bin/python) .venv/bin/python)
 TEST_FOLDERS = $(wildcard tests/core tests/backends tests/actors)
 
-.PHONY: test test-host check lint-imports bench bench-train clean
+.PHONY: test test-host check lint-imports bench bench-train bench-details clean
 
 test: .venv/ready
 	$(if $(TEST_FOLDERS),.venv/bin/pytest $(TEST_FOLDERS) $(ARGS),@echo "There are no tests/core and tests/backends.")
@@ -37,6 +38,9 @@ bench: .venv/ready
 
 bench-train: .venv/ready
 	.venv/bin/python benchmarks/bench_train.py $(ARGS)
+
+bench-details: .venv/ready
+	.venv/bin/python benchmarks/bench_details.py $(ARGS)
 
 # Only the dependencies are installed: the tests must see this folder, and not a copy or a path to it.
 .venv/ready: pyproject.toml

@@ -1,4 +1,4 @@
-"""The U-Net of the small base: trained on pictures, then with motion modules on clips.
+"""The U-Net of the small base: trained on pictures, on pairs of frames, then with motion modules on clips.
 
 All noise is that of flash_modules.noise_schedule, all timesteps are equally likely, the target is the noise.
 Timesteps with little noise count less: a small model would spend itself on them. Those with much noise, which
@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel
 
 from flash_modules.backends.diffusers import AnimatedUNet, add_cross_frame_attention
+from flash_modules.backends.diffusers.call import VideoCall
+from flash_modules.backends.diffusers.cross_frame import read_first_frame
 from flash_modules.backends.diffusers.sampler import Predict, ddim_scheduler
 from flash_modules.first_frame import replace_first_frame
 from flash_modules.noise_schedule import NUM_TIMESTEPS
@@ -27,10 +29,12 @@ from .training import Limit, Recipe, averaged_weights, generator, train
 
 @dataclass(frozen=True, kw_only=True)
 class DiffusionConfig:
-    """Settings of both stages."""
+    """Settings of the three stages."""
 
     pictures: int = 16
     """Pictures of a step."""
+    pairs: int = 8
+    """Pairs of frames of a step."""
     clips: int = 2
     """Clips of a step."""
     picture_steps: float = 0.1
@@ -44,6 +48,7 @@ _MAX_SNR = 5.0
 """Gamma of min-SNR, as its authors chose it."""
 
 PICTURES = Recipe(lr=6e-4, scales={"unet": 1.0, "text_encoder": 1.0})
+PAIRS = Recipe(lr=6e-4, scales={"unet": 1.0})
 CLIPS = Recipe(lr=5e-4, scales={"motion": 1.0, "unet": 1.0})
 
 
@@ -62,6 +67,33 @@ def train_pictures(
 
     model = nn.ModuleDict({"unet": unet, "text_encoder": text_encoder})
     train(out / "pictures", model, loss_of_step, PICTURES, limit)
+
+
+def train_pairs(
+    out: Path, data: Dataset, limit: Limit, *, seed: int, config: DiffusionConfig | None = None
+) -> None:
+    """Train the U-Net to give a frame the look of another one that is clean, from out/pictures to out/pairs.
+
+    Cross-frame attention learns so where what moved got its colours from. Clips of 8 frames teach it too, but
+    a step of the same number of frames holds a quarter of the looks and timesteps, and costs twice the time.
+    """
+    config = config or DiffusionConfig()
+    unet, text_encoder = read_unet(out / "pictures").train(), read_text_encoder(out, data)
+    read_first_frame(unet, VideoCall(num_frames=2))
+
+    def predict(latents_BFCHW: Tensor, timestep_B: Tensor, text_embeds: Tensor) -> Tensor:
+        timestep_X, text_embeds_XMC = (each.repeat_interleave(2, 0) for each in (timestep_B, text_embeds))
+        (eps_XCHW,) = unet(latents_BFCHW.flatten(0, 1), timestep_X, text_embeds_XMC, return_dict=False)
+        eps_BFCHW: Tensor = eps_XCHW.unflatten(0, (-1, 2))
+        return eps_BFCHW
+
+    def loss_of_step(step: int) -> tuple[Tensor, str]:
+        draws = generator(seed, "pairs", step)
+        latents_BFCHW, tokens_BM = data.draw_pairs(config.pairs, draws, config.caption_drop)
+        text_embeds = text_encoder(tokens_BM).last_hidden_state
+        return first_frame_loss(predict, latents_BFCHW, text_embeds, draws), "pairs"
+
+    train(out / "pairs", nn.ModuleDict({"unet": unet}), loss_of_step, PAIRS, limit)
 
 
 def picture_loss(
@@ -113,11 +145,10 @@ def share_weights(unet: UNet2DConditionModel, seed: int) -> Views:
 def train_clips(
     out: Path, data: Dataset, limit: Limit, *, seed: int, config: DiffusionConfig | None = None
 ) -> None:
-    """Train motion modules and U-Net together on clips, from out/pictures into out/clips."""
+    """Train motion modules and U-Net together on clips, from out/pairs into out/clips."""
     config = config or DiffusionConfig()
-    unet, text_encoder = read_pictures(out, data)
-    views = share_weights(unet.train(), seed)
-    text_encoder.requires_grad_(False)
+    text_encoder = read_text_encoder(out, data)
+    views = share_weights(read_unet(out / "pairs").train(), seed)
 
     def loss_of_step(step: int) -> tuple[Tensor, str]:
         draws = generator(seed, "clips", step)
@@ -136,12 +167,18 @@ def train_clips(
     train(out / "clips", model, loss_of_step, CLIPS, limit)
 
 
-def read_pictures(out: Path, data: Dataset) -> tuple[UNet2DConditionModel, CLIPTextModel]:
-    """U-Net and text encoder as the stage `pictures` left them."""
-    unet, text_encoder = new_unet(0), new_text_encoder(data.tokenizer, 0)
-    unet.load_state_dict(averaged_weights(out / "pictures", "unet"))
+def read_unet(folder: Path) -> UNet2DConditionModel:
+    """The U-Net as a stage left it."""
+    unet = new_unet(0)
+    unet.load_state_dict(averaged_weights(folder, "unet"))
+    return unet
+
+
+def read_text_encoder(out: Path, data: Dataset) -> CLIPTextModel:
+    """The text encoder as the stage `pictures` left it, to be used as it is."""
+    text_encoder = new_text_encoder(data.tokenizer, 0)
     text_encoder.load_state_dict(averaged_weights(out / "pictures", "text_encoder"))
-    return unet, text_encoder
+    return text_encoder.requires_grad_(False)
 
 
 def plain_loss(

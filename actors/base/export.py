@@ -18,7 +18,7 @@ from flash_modules.checkpoint.motion_layout import POSITIONS
 from flash_modules.checkpoint.tensor_file import Tensors, write_tensors
 from flash_modules.motion_module import TemporalAttention
 
-from .diffusion import read_pictures
+from .diffusion import read_text_encoder, read_unet
 from .latents import Dataset
 from .models import new_motion
 from .training import averaged_weights, where
@@ -33,15 +33,13 @@ def export(out: Path, data: Dataset, vae_folder: Path, about: dict[str, Any]) ->
     """
     draft = out / "export.draft"
     shutil.rmtree(draft, ignore_errors=True)
-    unet, text_encoder = read_pictures(out, data)
-    unet.load_state_dict(averaged_weights(out / "clips", "unet"))
-    unet.half().save_pretrained(draft / "unet")
-    text_encoder.half().save_pretrained(draft / "text_encoder")
+    read_unet(out / "clips").half().save_pretrained(draft / "unet")
+    read_text_encoder(out, data).half().save_pretrained(draft / "text_encoder")
     shutil.copytree(vae_folder, draft / "vae")
     shutil.copytree(out / "tokenizer", draft / "tokenizer")
     ddim_scheduler().save_pretrained(draft / "scheduler")
     write_tensors(draft / "motion.safetensors", _motion_tensors(out), {})
-    stages = {stage: where(out / stage) for stage in ("vae", "pictures", "clips")}
+    stages = {stage: where(out / stage) for stage in ("vae", "pictures", "pairs", "clips")}
     training = {**about, **_machine(), "stages": stages, "clips": len(data.captions)}
     (draft / "training.json").write_text(json.dumps(training, indent=2) + "\n", encoding="utf-8")
     _check_size(draft)

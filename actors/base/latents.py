@@ -64,6 +64,12 @@ class Dataset:
         clips = torch.randint(len(self.captions), (count,), generator=draws)
         return self.latents_KFCHW[clips].float(), self._some_tokens(clips, draws, drop)
 
+    def draw_pairs(self, count: int, draws: torch.Generator, drop: float) -> tuple[Tensor, Tensor]:
+        """Two different frames each of random clips (B, 2, C, H, W), as draw_clips."""
+        latents_BFCHW, tokens_BM = self.draw_clips(count, draws, drop)
+        pairs_B2 = torch.rand(latents_BFCHW.shape[:2], generator=draws).argsort(dim=1)[:, :2]
+        return latents_BFCHW[torch.arange(count)[:, None], pairs_B2], tokens_BM
+
     def draw_pictures(self, count: int, draws: torch.Generator, drop: float) -> tuple[Tensor, Tensor]:
         """Random frames (B, C, H, W) of random clips, as draw_clips."""
         clips = torch.randint(len(self.captions), (count,), generator=draws)

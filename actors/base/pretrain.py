@@ -15,7 +15,7 @@ from tqdm import tqdm
 from ..actions import HELD_OUT_ACTIONS
 from ..clips import WORDS
 from ..looks import HELD_OUT_SCENE, HELD_OUT_STYLE, HELD_OUT_TEXTURE
-from .diffusion import train_clips, train_pictures
+from .diffusion import train_clips, train_pairs, train_pictures
 from .export import export
 from .latents import Dataset, encode_pool
 from .pool import ClipPool, ClipSource, actor_clip, make_pool
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=pretrain)
     parser.add_argument("--out", type=Path, default=Path("out/base"), help="default %(default)s")
     parser.add_argument("--stage", choices=[*STAGES], help="only this one (default: all, in this order)")
-    for stage, minutes in (("vae", 60), ("pictures", 150), ("clips", 180)):
+    for stage, minutes in (("vae", 120), ("pictures", 60), ("pairs", 45), ("clips", 180)):
         parser.add_argument(
             f"--minutes-{stage}", type=float, default=minutes, help="of training (default %(default)s)"
         )
@@ -46,7 +46,7 @@ def pretrain(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     limits = {
         stage: Limit(seconds=60 * getattr(args, f"minutes_{stage}"), steps=args.steps)
-        for stage in ("vae", "pictures", "clips")
+        for stage in ("vae", "pictures", "pairs", "clips")
     }
     base = Pretraining(
         out=args.out, limits=limits, num_clips=args.clips, seed=args.seed, workers=args.threads
@@ -100,6 +100,9 @@ class Pretraining:
     def train_pictures(self) -> None:
         train_pictures(self.out, self.data, self.limits["pictures"], seed=self.seed)
 
+    def train_pairs(self) -> None:
+        train_pairs(self.out, self.data, self.limits["pairs"], seed=self.seed)
+
     def train_clips(self) -> None:
         train_clips(self.out, self.data, self.limits["clips"], seed=self.seed)
 
@@ -114,6 +117,7 @@ STAGES: dict[str, Callable[[Pretraining], None]] = {
     "vae": Pretraining.train_vae,
     "latents": Pretraining.make_latents,
     "pictures": Pretraining.train_pictures,
+    "pairs": Pretraining.train_pairs,
     "clips": Pretraining.train_clips,
     "export": Pretraining.export,
 }

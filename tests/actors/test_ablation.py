@@ -36,7 +36,7 @@ def reader() -> Reader:
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small base after a step of each stage."""
     folder = tmp_path_factory.mktemp("base")
-    limits = dict.fromkeys(("vae", "pictures", "clips"), Limit(steps=1))
+    limits = dict.fromkeys(("vae", "pictures", "pairs", "clips"), Limit(steps=1))
     made = Pretraining(out=folder, limits=limits, num_clips=2, seed=0, workers=1)
     for stage in STAGES.values():
         stage(made)

@@ -37,7 +37,7 @@ def flat_clip(seed: int, index: int) -> tuple[np.ndarray, str]:
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All stages, with a step each."""
     folder = tmp_path_factory.mktemp("base")
-    limits = dict.fromkeys(("vae", "pictures", "clips"), Limit(steps=1))
+    limits = dict.fromkeys(("vae", "pictures", "pairs", "clips"), Limit(steps=1))
     base = Pretraining(
         out=folder,
         limits=limits,
@@ -68,7 +68,7 @@ def test_export_loads_through_the_product(out: Path) -> None:
 def test_export_says_how_it_was_made(out: Path) -> None:
     about = json.loads((out / "export" / "training.json").read_text())
     assert about["held_out_actions"] == list(HELD_OUT_ACTIONS)
-    assert about["stages"].keys() == {"vae", "pictures", "clips"}
+    assert about["stages"].keys() == {"vae", "pictures", "pairs", "clips"}
     assert all(stage["steps"] == 1 for stage in about["stages"].values())
 
 

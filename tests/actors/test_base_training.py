@@ -13,8 +13,10 @@ from actors.base import diffusion, pool, vae
 from actors.base.diffusion import (
     DiffusionConfig,
     first_frame_loss,
+    noise_error,
     share_weights,
     train_clips,
+    train_pairs,
     train_pictures,
 )
 from actors.base.latents import Dataset
@@ -28,7 +30,7 @@ from flash_modules.checkpoint.tensor_file import read_tensors
 torch.set_num_threads(1)
 
 WORDS = ("a", "red", "green", "box", "moves", ",", "push-up")
-SMALL = DiffusionConfig(pictures=2, clips=1, picture_steps=0.34, plain_steps=0.33)
+SMALL = DiffusionConfig(pictures=2, pairs=2, clips=1, picture_steps=0.34, plain_steps=0.33)
 
 
 def moving_box(seed: int, index: int) -> tuple[np.ndarray, str]:
@@ -98,8 +100,9 @@ def test_vae_resumed_is_vae_uninterrupted(clips: ClipPool, tmp_path: Path) -> No
     check_resume(run, tmp_path, "vae")
 
 
-def test_pictures_and_clips_resumed_are_those_uninterrupted(data: Dataset, tmp_path: Path) -> None:
-    for train_stage, stage in ((train_pictures, "pictures"), (train_clips, "clips")):
+def test_pictures_pairs_and_clips_resumed_are_those_uninterrupted(data: Dataset, tmp_path: Path) -> None:
+    stages = {"pictures": train_pictures, "pairs": train_pairs, "clips": train_clips}
+    for stage, train_stage in stages.items():
         run = lambda out, limit, train=train_stage: train(out, data, limit, seed=3, config=SMALL)  # noqa: E731
         check_resume(run, tmp_path, stage)
     kinds = {kind for _, _, kind in losses(tmp_path / "whole" / "clips")}
@@ -132,6 +135,21 @@ def test_loss_that_is_not_finite_stops_the_stage(tmp_path: Path) -> None:
 def test_missing_stage_says_which_one_to_run(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="run the stage `vae` first"):
         where(tmp_path / "vae")
+
+
+def test_noise_counts_by_how_much_of_it_there_is() -> None:
+    timestep_B = torch.tensor([0, 200, 999])
+    signal_B = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64).square()
+    signal_B = (1 - signal_B).cumprod(0)[timestep_B]
+    snr_B = signal_B / (1 - signal_B)
+    weight_B = (
+        torch.minimum(snr_B, torch.tensor(5.0)) / snr_B / torch.minimum(snr_B, torch.tensor(1.0)).sqrt()
+    )
+    eps_B1 = torch.tensor([[1.0], [2.0], [3.0]])
+    expected = (weight_B * torch.tensor([1.0, 4.0, 9.0])).mean()
+    assert weight_B[0] < 0.01 < 1 == weight_B[1] < 10 < weight_B[2]
+    found = noise_error(eps_B1, torch.zeros(3, 1), timestep_B)
+    torch.testing.assert_close(found, expected.float(), rtol=1e-3, atol=0)
 
 
 def test_clean_first_frame_is_out_of_the_loss() -> None:
@@ -195,6 +213,22 @@ def test_pool_grows_without_touching_what_is_there(clips: ClipPool, tmp_path: Pa
         make_pool(tmp_path / "pool", moving_box, 7, seed=1, workers=1)
     with pytest.raises(ValueError, match=r"lacks 00003\.npy: run the stage `pool`"):
         ClipPool(tmp_path / "pool", 10)
+
+
+def test_pairs_are_two_frames_of_a_clip(data: Dataset) -> None:
+    pairs_B2CHW, tokens_BM = data.draw_pairs(40, generator(0, "x", 0), 0.0)
+    found = []
+    for pair_2CHW, tokens_M in zip(pairs_B2CHW, tokens_BM, strict=True):
+        same_KF2 = (data.latents_KFCHW[:, :, None] == pair_2CHW.half()).flatten(3).all(dim=3)
+        (_, first_clip, first), (_, second_clip, second) = sorted(
+            (int(which), int(clip), int(frame)) for clip, frame, which in same_KF2.nonzero()
+        )
+        assert first_clip == second_clip
+        assert torch.equal(tokens_M, data.tokens_KM[first_clip])
+        found.append((first, second))
+    assert all(first != second for first, second in found)
+    assert any(first > second for first, second in found)
+    assert any(first < second for first, second in found)
 
 
 def test_dropped_captions_are_the_empty_prompt(data: Dataset) -> None:

@@ -19,6 +19,10 @@ FILES = {
     "checkpoints": "v1-5-pruned-emaonly-fp16.safetensors",
     "animatediff_models": "v3_sd15_mm.ckpt",
 }
+"""Which the frontend can download."""
+TRAINED = {"flash_actions": "soccer-shoot.safetensors", "flash_decoders": "detail-decoder.safetensors"}
+"""Which users train themselves."""
+MUTED = 2
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +40,7 @@ def our_nodes(pack) -> list[type]:
 def empty_folders(pack, tmp_path, monkeypatch) -> Path:
     """ComfyUI's model and input folders without any file."""
     monkeypatch.setattr(folder_paths, "filename_list_cache", {})
-    for key in (*FILES, "flash_actions"):
+    for key in (*FILES, *TRAINED):
         (tmp_path / key).mkdir()
         extensions = folder_paths.folder_names_and_paths[key][1]
         monkeypatch.setitem(folder_paths.folder_names_and_paths, key, ([str(tmp_path / key)], extensions))
@@ -46,7 +50,7 @@ def empty_folders(pack, tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def full_folders(empty_folders) -> Path:
-    for key, name in FILES.items():
+    for key, name in (FILES | TRAINED).items():
         (empty_folders / key / name).touch()
     (empty_folders / "example.png").touch()
     return empty_folders
@@ -116,7 +120,7 @@ def test_api_form_says_the_same(path):
     sources = {link[0]: [str(link[1]), link[2]] for link in workflow["links"]}
     converted = {}
     for node in workflow["nodes"]:
-        if node["type"] not in NOTES:
+        if node["type"] not in NOTES and node["mode"] != MUTED:
             named = node.get("widgets_values_named", {})
             inputs = {name: value for name, value in named.items() if name not in ONLY_IN_THE_FRONTEND}
             inputs |= {i["name"]: sources[i["link"]] for i in node["inputs"] if i["link"] is not None}
@@ -141,10 +145,13 @@ def test_frontend_can_offer_every_model_for_download(path):
 
 @BY_NAME
 def test_note_says_which_files_go_where(path):
-    (note,) = (node for node in read(path)["nodes"] if node["type"] in NOTES)
-    for folder, name in FILES.items():
-        assert name in note["widgets_values"][0]
-        assert f"models/{folder}" in note["widgets_values"][0]
+    workflow = read(path)
+    (note,) = (node for node in workflow["nodes"] if node["type"] in NOTES)
+    values = [value for node in workflow["nodes"] for value in node.get("widgets_values") or []]
+    for folder, name in (FILES | TRAINED).items():
+        if name in values:
+            assert name in note["widgets_values"][0]
+            assert f"models/{folder}" in note["widgets_values"][0]
 
 
 def test_empty_folders_say_where_files_go(node_types, empty_folders):

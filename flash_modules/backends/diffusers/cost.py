@@ -1,7 +1,8 @@
-"""What a step of training costs, counted without computing it."""
+"""What a computation costs, counted without doing it."""
 
 import weakref
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 
 import torch
@@ -17,12 +18,12 @@ from ...training.loss import Predict
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one part of a step."""
+    """Of one computation."""
 
     flops: int
-    """Forward and backward, a multiply and an add counting as two."""
+    """A multiply and an add count as two."""
     peak_bytes: int
-    """The most that is held at a time beside the weights: of the forward and backward pass, gradients too."""
+    """The most that is held at a time, beside what was there before."""
 
 
 def count_cost(
@@ -35,13 +36,12 @@ def count_cost(
     twins: bool,
     device: torch.device,
 ) -> Cost:
-    """The cost of predicting the noise of one clip (F, C, h, w), of its twin too if there are twins.
+    """The cost of a step on the noise of one clip (F, C, h, w), of its twin too if there are twins.
 
-    `weights` are those that learn. Nothing is computed: tensors have shapes alone.
+    It is that of the forward and backward pass, gradients of `weights`, which are those that learn, too.
     """
     videos = 2 if twins else 1
-    counter = _Counter()
-    with FakeTensorMode(allow_non_fake_inputs=True), counter:
+    with Counter() as counter:
         latents_BFCHW = torch.empty(videos, *latents_shape, device=device)
         text_embeds_BMC = torch.empty(videos, *text_embeds_1MC.shape[1:], device=device)
         timestep_B = torch.ones(videos, dtype=torch.long, device=device)
@@ -51,7 +51,7 @@ def count_cost(
         loss.backward()
         for weight in weights:
             weight.grad = None
-    return Cost(counter.flops, counter.peak)
+    return counter.cost
 
 
 _aten = torch.ops.aten
@@ -69,7 +69,27 @@ _FORMULAS = {
 }
 
 
-class _Counter(TorchDispatchMode):
+class Counter(AbstractContextManager["Counter"]):
+    """What runs inside computes nothing: tensors have shapes alone. Their cost is counted."""
+
+    def __init__(self) -> None:
+        self._operators = _Operators()
+        self._modes = ExitStack()
+
+    def __enter__(self) -> "Counter":
+        self._modes.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
+        self._modes.enter_context(self._operators)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._modes.close()
+
+    @property
+    def cost(self) -> Cost:
+        return Cost(self._operators.flops, self._operators.peak)
+
+
+class _Operators(TorchDispatchMode):
     """Counts the work of operators, and the bytes of the storages that they make as long as those are held.
 
     torch's FlopCounterMode keeps what checkpointed layers compute anew, so memory cannot be taken beside it.

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
 from torch import Tensor
 
@@ -27,9 +28,15 @@ class CrossFrameAttention:
 
 def add_cross_frame_attention(model: AnimatedUNet) -> AnimatedUNet:
     """The same U-Net; its self-attentions read [current frame; first frame] from now on."""
-    processors = {
-        name: CrossFrameAttention(model.call) if name.endswith(".attn1.processor") else processor
-        for name, processor in model.unet.attn_processors.items()
-    }
-    model.unet.set_attn_processor(processors)
+    read_first_frame(model.unet, model.call)
     return model
+
+
+def read_first_frame(unet: UNet2DConditionModel, call: VideoCall) -> None:
+    """Let a U-Net's self-attentions read [current frame; first frame] of videos of `call.num_frames`."""
+    unet.set_attn_processor(
+        {
+            name: CrossFrameAttention(call) if name.endswith(".attn1.processor") else processor
+            for name, processor in unet.attn_processors.items()
+        }
+    )

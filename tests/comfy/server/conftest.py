@@ -17,9 +17,13 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image, ImageDraw
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from flash_pack.flash_modules.checkpoint import Action, Source, read_motion, write_action
+from flash_pack.flash_modules.checkpoint.detail_file import SIGNATURE, DetailWeights, write_detail_decoder
+from flash_pack.flash_modules.detail_decoder import DetailDecoder, DetailDecoderConfig
 from flash_pack.flash_modules.motion_module import MotionConfig, MotionModel
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -52,6 +56,7 @@ VAE = {
     "attn_resolutions": [],
     "dropout": 0.0,
 }
+VAE_PREFIX = "first_stage_model."
 MOTION = MotionConfig(down=((320, 320),) * 4, up=((320,) * 3,) * 4, max_frames=32)
 
 
@@ -68,7 +73,7 @@ def random_weights(layout: dict[str, Tensor], generator: torch.Generator) -> dic
 
 
 def write_checkpoint(path: Path) -> None:
-    """A random checkpoint that the stock Load Checkpoint takes for SD 1.5 (about 0.5 GB)."""
+    """A random checkpoint that the stock Load Checkpoint takes for SD 1.5 (about 0.6 GB)."""
     import comfy.ops
     from comfy.ldm.models.autoencoder import AutoencoderKL
     from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
@@ -77,11 +82,11 @@ def write_checkpoint(path: Path) -> None:
     with torch.device("meta"):
         unet = UNetModel(**UNET, operations=comfy.ops.disable_weight_init)
         text = SD1ClipModel(device="meta").clip_l.transformer
-        vae = AutoencoderKL(ddconfig=VAE, decoder_ddconfig={**VAE, "ch": 32}, embed_dim=4)
+        vae = AutoencoderKL(ddconfig=VAE, embed_dim=4)
     parts: dict[str, nn.Module] = {
         "model.diffusion_model.": unet,
         "cond_stage_model.transformer.": text,
-        "first_stage_model.": vae,
+        VAE_PREFIX: vae,
     }
     layout = {f"{prefix}{name}": t for prefix, part in parts.items() for name, t in part.state_dict().items()}
     save_file(random_weights(layout, torch.Generator().manual_seed(15)), path)
@@ -93,6 +98,40 @@ def write_motion(path: Path) -> None:
         MotionModel(MOTION, device="meta").state_dict(), torch.Generator().manual_seed(3)
     )
     torch.save({"state_dict": {f"module.{name}": tensor for name, tensor in weights.items()}}, path)
+
+
+def write_learned_action(path: Path, motion_path: Path) -> None:
+    """A random action for that motion module: other temporal keys and values."""
+    motion = read_motion(motion_path)
+    names = [name for name in motion.tensors if ".to_k." in name or ".to_v." in name]
+    action = Action(
+        name=path.stem,
+        kind="compact",
+        motion=random_weights(
+            {name: motion.tensors[name] for name in names}, torch.Generator().manual_seed(4)
+        ),
+        kv_diffs={},
+        base=Source(name="random", sha256=""),
+        motion_module=Source(name=motion.name, sha256=motion.sha256, version=motion.version),
+        frames=16,
+        prompts=("a person is shooting a soccer ball",),
+    )
+    write_action(path, action, motion.config)
+
+
+def write_decoder(path: Path, checkpoint: Path) -> None:
+    """A random detail decoder for the checkpoint's VAE."""
+    with safe_open(checkpoint, "pt") as file:
+        signature = {name: file.get_tensor(VAE_PREFIX + name) for name in SIGNATURE}
+    config = DetailDecoderConfig(channels=tuple(VAE["ch"] * times for times in VAE["ch_mult"]), width=16)
+    layout = DetailDecoder(config, device="meta").state_dict()
+    tensors = random_weights(layout, torch.Generator().manual_seed(5))
+    write_detail_decoder(
+        path,
+        DetailWeights(
+            name=path.stem, config=config, tensors=tensors, signature=signature, vae_name="random VAE"
+        ),
+    )
 
 
 def write_picture(path: Path) -> None:
@@ -125,11 +164,17 @@ def base() -> Iterator[Path]:
             "user",
             "models/checkpoints",
             "models/animatediff_models",
+            "models/flash_actions",
+            "models/flash_decoders",
         ):
             (base / name).mkdir(parents=True)
         (base / "custom_nodes" / "flash-animation").symlink_to(ROOT, target_is_directory=True)
-        write_checkpoint(base / "models/checkpoints/v1-5-pruned-emaonly-fp16.safetensors")
-        write_motion(base / "models/animatediff_models/v3_sd15_mm.ckpt")
+        checkpoint = base / "models/checkpoints/v1-5-pruned-emaonly-fp16.safetensors"
+        motion = base / "models/animatediff_models/v3_sd15_mm.ckpt"
+        write_checkpoint(checkpoint)
+        write_motion(motion)
+        write_learned_action(base / "models/flash_actions/soccer-shoot.safetensors", motion)
+        write_decoder(base / "models/flash_decoders/detail-decoder.safetensors", checkpoint)
         write_picture(base / "input/example.png")
         yield base
 
@@ -137,17 +182,6 @@ def base() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def comfyui() -> Path:
     return COMFYUI
-
-
-@pytest.fixture(scope="session")
-def vae_config() -> dict[str, Any]:
-    return VAE
-
-
-@pytest.fixture(scope="session")
-def make_weights():
-    """A function: random weights for a layout of tensors."""
-    return lambda layout: random_weights(layout, torch.Generator().manual_seed(16))
 
 
 @dataclass(frozen=True)

@@ -4,28 +4,15 @@ import comfy.sample
 import comfy.sd
 import pytest
 import torch
-from comfy.ldm.models.autoencoder import AutoencoderKL
-from safetensors.torch import load_file, save_file
 
 PROMPT, NEGATIVE = "a person is shooting a soccer ball", "blurry, worst quality"
 FRAMES, STEPS, SEED = 4, 5, 7
 
 
 @pytest.fixture(scope="module")
-def checkpoint(base, vae_config, make_weights, tmp_path_factory):
-    """The random checkpoint with a decoder of full size, as every real file has."""
-    tensors = load_file(base / "models/checkpoints/v1-5-pruned-emaonly-fp16.safetensors")
-    with torch.device("meta"):
-        vae = AutoencoderKL(ddconfig=vae_config, embed_dim=4)
-    decoder = {n: t for n, t in vae.state_dict().items() if n.startswith("decoder.")}
-    path = tmp_path_factory.mktemp("headless") / "random.safetensors"
-    save_file(tensors | {f"first_stage_model.{n}": t for n, t in make_weights(decoder).items()}, path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def hosts(checkpoint, comfyui, pack):
+def hosts(base, comfyui, pack):
     """MODEL, CLIP and VAE of ComfyUI, and the base model of our own loader."""
+    checkpoint = base / "models/checkpoints/v1-5-pruned-emaonly-fp16.safetensors"
     headless = pack.module("flash_modules.backends.diffusers")
     base_model = headless.load_base(headless.find_base(checkpoint, comfyui / "comfy/sd1_tokenizer"))
     with torch.inference_mode():

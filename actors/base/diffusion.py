@@ -7,6 +7,7 @@ decide colours and places, count more: the error of a picture is that of its noi
 
 import copy
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -37,9 +38,11 @@ class DiffusionConfig:
     """Pairs of frames of a step."""
     clips: int = 2
     """Clips of a step."""
-    picture_steps: float = 0.1
+    picture_steps: float = 0.08
     """Share of steps on pictures in the stage `clips`, so that the U-Net still works without motion."""
-    plain_steps: float = 0.15
+    pair_steps: float = 0.3
+    """Share of steps on pairs in the stage `clips`."""
+    plain_steps: float = 0.12
     """Share of steps as AnimateDiff trains: all frames with noise, plain attention."""
     caption_drop: float = 0.1
 
@@ -79,13 +82,7 @@ def train_pairs(
     """
     config = config or DiffusionConfig()
     unet, text_encoder = read_unet(out / "pictures").train(), read_text_encoder(out, data)
-    read_first_frame(unet, VideoCall(num_frames=2))
-
-    def predict(latents_BFCHW: Tensor, timestep_B: Tensor, text_embeds: Tensor) -> Tensor:
-        timestep_X, text_embeds_XMC = (each.repeat_interleave(2, 0) for each in (timestep_B, text_embeds))
-        (eps_XCHW,) = unet(latents_BFCHW.flatten(0, 1), timestep_X, text_embeds_XMC, return_dict=False)
-        eps_BFCHW: Tensor = eps_XCHW.unflatten(0, (-1, 2))
-        return eps_BFCHW
+    predict = _predict_pairs(unet)
 
     def loss_of_step(step: int) -> tuple[Tensor, str]:
         draws = generator(seed, "pairs", step)
@@ -94,6 +91,19 @@ def train_pairs(
         return first_frame_loss(predict, latents_BFCHW, text_embeds, draws), "pairs"
 
     train(out / "pairs", nn.ModuleDict({"unet": unet}), loss_of_step, PAIRS, limit)
+
+
+def _predict_pairs(unet: UNet2DConditionModel) -> Predict:
+    """The noise of pairs of frames, the second of which sees the first. The U-Net is for pairs afterwards."""
+    read_first_frame(unet, VideoCall(num_frames=2))
+
+    def predict(latents_BFCHW: Tensor, timestep_B: Tensor, text_embeds: Tensor) -> Tensor:
+        timestep_X, text_embeds_XMC = (each.repeat_interleave(2, 0) for each in (timestep_B, text_embeds))
+        (eps_XCHW,) = unet(latents_BFCHW.flatten(0, 1), timestep_X, text_embeds_XMC, return_dict=False)
+        eps_BFCHW: Tensor = eps_XCHW.unflatten(0, (-1, 2))
+        return eps_BFCHW
+
+    return predict
 
 
 def picture_loss(
@@ -125,21 +135,28 @@ def _draw_noise(latents: Tensor, draws: torch.Generator) -> tuple[Tensor, Tensor
 
 @dataclass(frozen=True)
 class Views:
-    """One U-Net and one motion model in the three ways they are used; all share their weights."""
+    """One U-Net and one motion model in the ways they are trained; all share their weights."""
 
     unet: UNet2DConditionModel
     animated: AnimatedUNet
     """Motion modules and plain attention: AnimateDiff."""
     cross_frame: AnimatedUNet
     """Motion modules and cross-frame attention: FLASH."""
+    predict_pairs: Predict
+    """Cross-frame attention alone, on two frames."""
 
 
 def share_weights(unet: UNet2DConditionModel, seed: int) -> Views:
-    """The U-Net, unchanged, and two copies of its layers on the same weights, with a new motion model."""
+    """The U-Net, unchanged, and copies of its layers on the same weights, with a new motion model."""
     motion = new_motion(seed)
     weights = {id(weight): weight for weight in unet.parameters()}
-    animated, cross_frame = (AnimatedUNet(copy.deepcopy(unet, dict(weights)), motion) for _ in range(2))
-    return Views(unet, animated, add_cross_frame_attention(cross_frame))
+    plain, cross_frame, paired = (copy.deepcopy(unet, dict(weights)) for _ in range(3))
+    return Views(
+        unet,
+        animated=AnimatedUNet(plain, motion),
+        cross_frame=add_cross_frame_attention(AnimatedUNet(cross_frame, motion)),
+        predict_pairs=_predict_pairs(paired),
+    )
 
 
 def train_clips(
@@ -149,19 +166,21 @@ def train_clips(
     config = config or DiffusionConfig()
     text_encoder = read_text_encoder(out, data)
     views = share_weights(read_unet(out / "pairs").train(), seed)
+    kinds = {
+        "pictures": (data.draw_pictures, config.pictures, partial(picture_loss, views.unet)),
+        "pairs": (data.draw_pairs, config.pairs, partial(first_frame_loss, views.predict_pairs)),
+        "plain": (data.draw_clips, config.clips, partial(plain_loss, views.animated.predict)),
+        "first frame": (data.draw_clips, config.clips, partial(first_frame_loss, views.cross_frame.predict)),
+    }
+    shares = torch.tensor([config.picture_steps, config.pair_steps, config.plain_steps])
+    shares = torch.cat([shares, 1 - shares.sum(0, keepdim=True)])
 
     def loss_of_step(step: int) -> tuple[Tensor, str]:
         draws = generator(seed, "clips", step)
-        kind = float(torch.rand((), generator=draws))
-        if kind < config.picture_steps:
-            latents_BCHW, tokens_BM = data.draw_pictures(config.pictures, draws, config.caption_drop)
-            text_embeds = text_encoder(tokens_BM).last_hidden_state
-            return picture_loss(views.unet, latents_BCHW, text_embeds, draws), "pictures"
-        latents_BFCHW, tokens_BM = data.draw_clips(config.clips, draws, config.caption_drop)
-        text_embeds = text_encoder(tokens_BM).last_hidden_state
-        if kind < config.picture_steps + config.plain_steps:
-            return plain_loss(views.animated.predict, latents_BFCHW, text_embeds, draws), "plain"
-        return first_frame_loss(views.cross_frame.predict, latents_BFCHW, text_embeds, draws), "first frame"
+        kind = [*kinds][torch.multinomial(shares, 1, generator=draws)]
+        draw, count, loss = kinds[kind]
+        latents, tokens_BM = draw(count, draws, config.caption_drop)
+        return loss(latents, text_encoder(tokens_BM).last_hidden_state, draws), kind
 
     model = nn.ModuleDict({"unet": views.unet, "motion": views.animated.motion})
     train(out / "clips", model, loss_of_step, CLIPS, limit)

@@ -2,7 +2,6 @@
 
 import argparse
 import csv
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -18,7 +17,7 @@ from .actions import HELD_OUT_ACTIONS
 from .learning import Exam, Lesson, learn, prepare
 from .measures import Scores, gap_closed
 from .reader import Reader, load_reader
-from .results import keep, spread
+from .results import kept, spread
 from .small_base import FOLDER
 
 BEFORE = 0
@@ -79,24 +78,19 @@ def ablate(args: argparse.Namespace) -> None:
 
 def result(lesson: Lesson, folder: Path, reader: Reader, base: Path = FOLDER, *, trained: bool) -> Result:
     """The result of a lesson, from its folder if it is there, else made and kept there."""
-    file = folder / "result.json"
-    if file.is_file():
-        return _read(file)
-    folder.mkdir(parents=True, exist_ok=True)
-    training, exam = prepare(lesson, folder, base), Exam(lesson.action, reader)
-    if trained:
-        learn(training, folder)
-    made = Result(
-        loss=_last_loss(folder / "run" / "loss.csv", lesson) if trained else None,
-        noise_error=exam.noise_error(training),
-        scores=exam.scores(training, lesson.clips),
-    )
-    keep(file, asdict(made))
-    return made
 
+    def make() -> dict[str, Any]:
+        training, exam = prepare(lesson, folder, base), Exam(lesson.action, reader)
+        if trained:
+            learn(training, folder)
+        made = Result(
+            loss=_last_loss(folder / "run" / "loss.csv", lesson) if trained else None,
+            noise_error=exam.noise_error(training),
+            scores=exam.scores(training, lesson.clips),
+        )
+        return asdict(made)
 
-def _read(file: Path) -> Result:
-    read: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    read = kept(folder / "result.json", make)
     return Result(**{**read, "scores": [Scores(**one) for one in read["scores"]]})
 
 

@@ -1,22 +1,25 @@
 """`python -m actors details`: what a detail decoder brings back, by branch, on clips that it has not seen."""
 
 import argparse
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import torch
+from diffusers import AutoencoderKL
 from einops import rearrange
 from torch import Tensor
 from tqdm import tqdm
 
-from flash_modules.backends.diffusers import load_vae
+from flash_modules.augment import Augmentation, crop
+from flash_modules.backends.diffusers import decode_frames, encode_picture, load_vae
 from flash_modules.backends.diffusers.train_detail import DetailTraining, DetailTrainingConfig
-from flash_modules.distortion import distort
+from flash_modules.distortion import DistortionConfig, distort
 from flash_modules.metrics import psnr, ssim
 from flash_modules.training import clips as training_clips
+from flash_modules.training.detail import Rebuild
 from flash_modules.training.loop import LoopConfig
 from flash_modules.training.run_folder import RunFolder
 from flash_modules.training.sampling import SamplingConfig, seeded, take_frames
@@ -26,11 +29,13 @@ from .clips import make_clip
 from .learning import write_clip
 from .looks import draw_look
 from .motion import draw_motion
-from .results import keep, spread
+from .results import kept, spread
 from .small_base import FOLDER
 
 BRANCHES = {"both": (True, True), "warping alone": (True, False), "attention alone": (False, True)}
 """Rows of the paper's Table A2."""
+_MIDDLE = Augmentation(flip=False, zoom=1.0, top=0.5, left=0.5, kernel=1, colours=())
+"""The largest square in the middle, in its own colours."""
 _MOVED = 0.05
 """Pixels that differ from frame 0 by more, in any colour, have moved."""
 
@@ -67,22 +72,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def measure_details(args: argparse.Namespace) -> None:
     """Train and measure what is not done yet, and print the table."""
     taught, unseen = split_clips(args.clips or write_actors(args.out / "clips"))
-    rows: dict[str, list[Quality]] = {}
+    sampling = SamplingConfig(num_frames=args.frames, stride=None)
+    exam = [ask(clip, i, sampling, args.size) for i, clip in enumerate(unseen)]
+    rows = {row: [quality] for row, quality in measure_plain(load_vae(args.vae), exam).items()}
     for seed in range(args.seeds):
         for name, (warping, attention) in tqdm(BRANCHES.items(), desc=f"Seed {seed}", unit="run"):
             config = DetailTrainingConfig(
                 size=args.size,
                 warping=warping,
                 attention=attention,
-                sampling=SamplingConfig(num_frames=args.frames, stride=None),
+                sampling=sampling,
                 loop=LoopConfig(steps=args.steps, learning_rate=args.lr, keep=1),
                 seed=seed,
             )
             training = DetailTraining(load_vae(args.vae), args.vae.stem, taught, config, torch.device("cpu"))
             folder = args.out / f"{name.replace(' ', '-')}-seed{seed}-{args.steps}"
-            for row, quality in result(training, unseen, folder, name).items():
-                if quality not in rows.setdefault(row, []):  # rows without a decoder are the same each time
-                    rows[row].append(quality)
+            for kind, quality in result(training, exam, folder).items():
+                rows.setdefault(name + kind, []).append(quality)
     print(table(rows))
 
 
@@ -109,68 +115,76 @@ def split_clips(folder: Path) -> tuple[list[training_clips.Clip], list[training_
     return [clip for clip in found if clip not in unseen], list(unseen)
 
 
-def result(
-    training: DetailTraining, unseen: Sequence[training_clips.Clip], folder: Path, name: str
-) -> Mapping[str, Quality]:
-    """Rows of one decoder, from its folder if they are there, else made and kept there."""
-    file = folder / "result.json"
-    if not file.is_file():
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """A held-out clip, in [0, 1]."""
+
+    first_1CHW: Tensor
+    true_FCHW: Tensor
+    """The frames after the first."""
+    distorted_FCHW: Tensor
+
+
+def ask(clip: training_clips.Clip, number: int, sampling: SamplingConfig, size: int) -> Question:
+    """The middle of a clip, in this size."""
+    video_FCHW = clip.read(take_frames(clip, sampling, seeded(number)).indices)
+    video_FCHW = crop(video_FCHW, size, _MIDDLE)
+    distorted_FCHW = distort(video_FCHW[1:], DistortionConfig(), seeded(number, "exam"))
+    return Question(first_1CHW=video_FCHW[:1], true_FCHW=video_FCHW[1:], distorted_FCHW=distorted_FCHW)
+
+
+def result(training: DetailTraining, exam: Sequence[Question], folder: Path) -> Mapping[str, Quality]:
+    """Qualities of one decoder, from its folder if they are there, else made and kept there."""
+
+    def make() -> dict[str, Any]:
         run = RunFolder(folder, "run", training.settings(1))
         with tqdm(total=training.config.loop.steps, unit="step", leave=False) as bar:
             training.run(run, on_step=lambda progress: bar.update(progress.step - bar.n))
-        made = {row: asdict(quality) for row, quality in measure(training, unseen, name)}
-        keep(file, made)
-    read = json.loads(file.read_text(encoding="utf-8"))
-    return {row: Quality(**values) for row, values in read.items()}
+        return {kind: asdict(quality) for kind, quality in measure(training.rebuild, exam).items()}
+
+    return {kind: Quality(**values) for kind, values in kept(folder / "result.json", make).items()}
+
+
+def measure_plain(vae: AutoencoderKL, exam: Sequence[Question]) -> Mapping[str, Quality]:
+    """Rows without a decoder: frame 0 again and again, and the VAE alone."""
+
+    def rebuild(shown_1CHW: Tensor, first_1CHW: Tensor) -> Tensor:
+        latents_1CHW = encode_picture(vae, rearrange(shown_1CHW, "1 c h w -> 1 h w c"))
+        return torch.stack([rearrange(frame, "h w c -> c h w") for frame in decode_frames(vae, latents_1CHW)])
+
+    copies = measure(lambda shown_1CHW, first_1CHW: first_1CHW, exam)[""]
+    alone = measure(rebuild, exam).items()
+    return {"copies of frame 0": copies, **{f"VAE alone{kind}": quality for kind, quality in alone}}
 
 
 @torch.no_grad()
-def measure(
-    training: DetailTraining, unseen: Sequence[training_clips.Clip], name: str
-) -> Iterator[tuple[str, Quality]]:
-    """Rows: frame 0 again and again; the VAE alone and with the decoder, of true and of distorted clips."""
-    videos: dict[str, list[tuple[Tensor, Tensor]]] = {}
-    for i, clip in enumerate(unseen):
-        true_FCHW = clip.read(take_frames(clip, training.config.sampling, seeded(i)).indices)
-        true_FCHW = _square(true_FCHW, training.config.size)
-        first_1CHW, later_FCHW = true_FCHW[:1], true_FCHW[1:]
-        videos.setdefault("copies of frame 0", []).append((first_1CHW.expand_as(later_FCHW), true_FCHW))
-        bent_FCHW = distort(later_FCHW, training.config.distortion, seeded(i, "exam"))
-        for kind, shown_FCHW in (("", later_FCHW), (", distorted", bent_FCHW)):
-            for row, strength in ((f"VAE alone{kind}", 0.0), (f"{name}{kind}", 1.0)):
-                mended = [
-                    training.rebuild(frame, first_1CHW, strength) for frame in torch.split(shown_FCHW, 1)
-                ]
-                videos.setdefault(row, []).append((torch.cat(mended).clamp(0, 1), true_FCHW))
-    for row, pairs in videos.items():
-        yield row, _quality(pairs)
+def measure(rebuild: Rebuild, exam: Sequence[Question]) -> Mapping[str, Quality]:
+    """Means over clips, of true frames that are rebuilt and of distorted ones."""
+    qualities = {}
+    for kind, field in (("", "true_FCHW"), (", distorted", "distorted_FCHW")):
+        answers = []
+        for question in exam:
+            frames = torch.split(getattr(question, field), 1)
+            made_FCHW = torch.cat([rebuild(frame_1CHW, question.first_1CHW) for frame_1CHW in frames])
+            answers.append(made_FCHW.clamp(0, 1))
+        qualities[kind] = _quality(answers, exam)
+    return qualities
 
 
-def _square(video_FCHW: Tensor, size: int) -> Tensor:
-    """The middle of the video, in this size."""
-    side = min(video_FCHW.shape[-2:])
-    top, left = ((length - side) // 2 for length in video_FCHW.shape[-2:])
-    middle_FCHW = video_FCHW[..., top : top + side, left : left + side]
-    return torch.nn.functional.interpolate(middle_FCHW, (size, size), mode="bilinear", antialias=True)
-
-
-def _quality(pairs: Sequence[tuple[Tensor, Tensor]]) -> Quality:
-    """Means over clips of (frames 1 to the last, true frames from 0 on)."""
-    as_frames = [
-        (rearrange(made, "f c h w -> f h w c"), rearrange(true[1:], "f c h w -> f h w c"))
-        for made, true in pairs
-    ]
-    moving = []
-    for made_FCHW, true_FCHW in pairs:
-        moved_FHW = ((true_FCHW[1:] - true_FCHW[:1]).abs() > _MOVED).any(dim=1)
-        off = (made_FCHW - true_FCHW[1:]).square().mean(dim=1)[moved_FHW]
-        if len(off):
-            moving.append(float(-10 * off.mean().clamp(min=1e-10).log10()))
-    return Quality(
-        psnr=fmean(psnr(made, true) for made, true in as_frames),
-        ssim=fmean(ssim(made, true) for made, true in as_frames),
-        moving_psnr=fmean(moving),
-    )
+def _quality(answers: Sequence[Tensor], exam: Sequence[Question]) -> Quality:
+    whole, structure, moving = [], [], []
+    for made_FCHW, question in zip(answers, exam, strict=True):
+        made_FHWC, true_FHWC, first_1HWC = (
+            rearrange(video, "f c h w -> f h w c")
+            for video in (made_FCHW, question.true_FCHW, question.first_1CHW)
+        )
+        whole.append(psnr(made_FHWC, true_FHWC))
+        structure.append(ssim(made_FHWC, true_FHWC))
+        moved_FHW = ((true_FHWC - first_1HWC).abs() > _MOVED).any(dim=-1)
+        if moved_FHW.any():
+            made, true = (rearrange(v[moved_FHW], "n c -> 1 1 n c") for v in (made_FHWC, true_FHWC))
+            moving.append(psnr(made, true))
+    return Quality(psnr=fmean(whole), ssim=fmean(structure), moving_psnr=fmean(moving))
 
 
 def table(rows: Mapping[str, Sequence[Quality]]) -> str:

@@ -14,7 +14,7 @@ from diffusers.utils import logging
 from measure import CPU, CUDA, SMALL, Load, Step, add_options, choose_load, clock, randomise, time_rows
 from torch import Tensor
 
-from flash_pack.flash_modules.backends.diffusers.cost import Cost, Counter
+from flash_pack.flash_modules.backends.diffusers.cost import Cost, counting
 from flash_pack.flash_modules.backends.diffusers.detail import decode_with_details, reference_features
 from flash_pack.flash_modules.detail_decoder import DetailDecoder, DetailDecoderConfig
 
@@ -110,16 +110,16 @@ def count() -> Mapping[str, Cost]:
     """The cost of each row, on tensors that have shapes alone: FLOPs of a video, memory of a frame."""
     costs = {}
     vae = Vae(COUNTED)
-    with Counter() as counter:
+    with counting() as counter:
         shapes = [features.shape for features in vae.references()]
     references = [torch.empty(shape) for shape in shapes]
     encoding, held = counter.cost.flops, sum(features.nbytes for features in references)
-    with Counter() as counter:
+    with counting() as counter:
         vae.plain()
     costs[PLAIN] = Cost(FRAMES * counter.cost.flops, counter.cost.peak_bytes)
     for row, settings in DECODERS.items():
         decoder = vae.decoder(**settings)
-        with Counter() as counter:
+        with counting() as counter:
             decode_with_details(vae.vae, decoder, vae.latents_FCHW, references)
         costs[row] = Cost(encoding + FRAMES * counter.cost.flops, held + counter.cost.peak_bytes)
     return costs

@@ -77,9 +77,7 @@ def write_video(path: Path, frames: Iterable[Tensor], fps: int) -> None:
 
     An interruption leaves the old file, or none, but never half of one.
     """
-    pictures = (
-        Image.fromarray((frame_HWC * 255).round().to("cpu", torch.uint8).numpy()) for frame_HWC in frames
-    )
+    pictures = map(as_picture, frames)
     suffix = path.suffix.lower()
     with tempfile.TemporaryDirectory(dir=path.resolve().parent, prefix=".flash-") as folder:
         draft = Path(folder) / f"draft{suffix}"
@@ -88,6 +86,11 @@ def write_video(path: Path, frames: Iterable[Tensor], fps: int) -> None:
         else:
             _write_animation(draft, pictures, fps)
         os.replace(draft, path)
+
+
+def as_picture(values_HWC: Tensor) -> Image.Image:
+    """A picture of values (H, W, 3) in [0, 1]."""
+    return Image.fromarray((values_HWC * 255).round().to("cpu", torch.uint8).numpy())
 
 
 def write_picture(path: Path, picture: Image.Image) -> None:

@@ -19,6 +19,7 @@ from transformers import CLIPTextModel
 from flash_modules.backends.diffusers import AnimatedUNet, add_cross_frame_attention
 from flash_modules.backends.diffusers.call import VideoCall
 from flash_modules.backends.diffusers.cross_frame import read_first_frame
+from flash_modules.backends.diffusers.motion import predict_frames
 from flash_modules.backends.diffusers.sampler import Predict, ddim_scheduler
 from flash_modules.first_frame import replace_first_frame
 from flash_modules.noise_schedule import NUM_TIMESTEPS
@@ -96,14 +97,7 @@ def train_pairs(
 def _predict_pairs(unet: UNet2DConditionModel) -> Predict:
     """The noise of pairs of frames, the second of which sees the first. The U-Net is for pairs afterwards."""
     read_first_frame(unet, VideoCall(num_frames=2))
-
-    def predict(latents_BFCHW: Tensor, timestep_B: Tensor, text_embeds: Tensor) -> Tensor:
-        timestep_X, text_embeds_XMC = (each.repeat_interleave(2, 0) for each in (timestep_B, text_embeds))
-        (eps_XCHW,) = unet(latents_BFCHW.flatten(0, 1), timestep_X, text_embeds_XMC, return_dict=False)
-        eps_BFCHW: Tensor = eps_XCHW.unflatten(0, (-1, 2))
-        return eps_BFCHW
-
-    return predict
+    return partial(predict_frames, unet)
 
 
 def picture_loss(

@@ -5,6 +5,7 @@ import os
 import platform
 import shutil
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from .training import averaged_weights, where
 MAX_MEGABYTES = 12.0
 
 
-def export(out: Path, data: Dataset, vae_folder: Path, about: dict[str, Any]) -> Path:
+def export(out: Path, data: Dataset, vae_folder: Path, stages: Iterable[str], about: dict[str, Any]) -> Path:
     """Write out/export: a folder in diffusers' layout, motion.safetensors and training.json, all in fp16.
 
     Raises ValueError if it is larger than 12 MB, or does not load again.
@@ -39,8 +40,8 @@ def export(out: Path, data: Dataset, vae_folder: Path, about: dict[str, Any]) ->
     shutil.copytree(out / "tokenizer", draft / "tokenizer")
     ddim_scheduler().save_pretrained(draft / "scheduler")
     write_tensors(draft / "motion.safetensors", _motion_tensors(out), {})
-    stages = {stage: where(out / stage) for stage in ("vae", "pictures", "pairs", "clips")}
-    training = {**about, **_machine(), "stages": stages, "clips": len(data.captions)}
+    ends = {stage: where(out / stage) for stage in stages}
+    training = {**about, **_machine(), "stages": ends, "clips": len(data.captions)}
     (draft / "training.json").write_text(json.dumps(training, indent=2) + "\n", encoding="utf-8")
     _check_size(draft)
     load_base(find_base(draft))

@@ -23,6 +23,8 @@ from .tokenizer import make_tokenizer, read_tokenizer
 from .training import Limit
 from .vae import finished_vae, train_vae
 
+MINUTES = {"vae": 120, "pictures": 60, "pairs": 45, "clips": 180}
+"""The stages that train, and how long."""
 _FILES_OF_TOKENIZER = ("tokenizer_config.json", "vocab.json", "merges.txt")
 
 
@@ -31,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=pretrain)
     parser.add_argument("--out", type=Path, default=Path("out/base"), help="default %(default)s")
     parser.add_argument("--stage", choices=[*STAGES], help="only this one (default: all, in this order)")
-    for stage, minutes in (("vae", 120), ("pictures", 60), ("pairs", 45), ("clips", 180)):
+    for stage, minutes in MINUTES.items():
         parser.add_argument(
             f"--minutes-{stage}", type=float, default=minutes, help="of training (default %(default)s)"
         )
@@ -45,8 +47,7 @@ def pretrain(args: argparse.Namespace) -> None:
     """Run the stages that the arguments name."""
     torch.set_num_threads(args.threads)
     limits = {
-        stage: Limit(seconds=60 * getattr(args, f"minutes_{stage}"), steps=args.steps)
-        for stage in ("vae", "pictures", "pairs", "clips")
+        stage: Limit(seconds=60 * getattr(args, f"minutes_{stage}"), steps=args.steps) for stage in MINUTES
     }
     base = Pretraining(
         out=args.out, limits=limits, num_clips=args.clips, seed=args.seed, workers=args.threads
@@ -109,7 +110,7 @@ class Pretraining:
     def export(self) -> None:
         _, vae_folder = finished_vae(self.out, self.pool)
         about = {"script": "python -m actors pretrain", "seed": self.seed, **_HELD_OUT}
-        tqdm.write(f"Wrote {export(self.out, self.data, vae_folder, about)}")
+        tqdm.write(f"Wrote {export(self.out, self.data, vae_folder, MINUTES, about)}")
 
 
 STAGES: dict[str, Callable[[Pretraining], None]] = {

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
-from PIL import Image
+from einops import rearrange
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
@@ -13,8 +14,14 @@ from ..backends.diffusers.train_action import ActionTraining
 from ..backends.diffusers.train_detail import DetailTraining
 from ..noise_schedule import SamplerConfig
 from ..training.run_folder import Progress
-from ..video_files import write_picture, write_video
+from ..video_files import as_picture, write_picture, write_video
 from .device import used_memory
+
+
+class Watcher(Protocol):
+    """Whatever shows something of a step that is done."""
+
+    def step(self, progress: Progress) -> None: ...
 
 
 class Bars:
@@ -111,7 +118,5 @@ class SamplePictures:
         if progress.step % self.every:
             return
         rows = self.training.sample(0)
-        sheet_CHW = torch.cat([torch.cat(list(frames_FCHW), dim=2) for frames_FCHW in rows.values()], dim=1)
-        values_HWC = (sheet_CHW * 255).round().byte().permute(1, 2, 0).contiguous()
-        path = self.folder / f"sample-{progress.step:06d}.png"
-        write_picture(path, Image.fromarray(values_HWC.numpy()))
+        sheet_HWC = rearrange(list(rows.values()), "r f c h w -> (r h) (f w) c")
+        write_picture(self.folder / f"sample-{progress.step:06d}.png", as_picture(sheet_HWC))

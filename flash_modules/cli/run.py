@@ -13,6 +13,7 @@ from ..training.loop import LoopConfig
 from ..training.run_folder import Progress, RunFolder
 from .device import DTYPES
 from .processes import AcceleratedProcesses
+from .progress import Bars, Board, Watcher
 
 PRESETS = {"draft": 256, "balanced": 384, "paper": 512}
 """Pixels of the square that is trained on."""
@@ -86,8 +87,33 @@ def listing(clips: Clips) -> Iterator[str]:
         yield f"Skipped {skipped.path.name}: {skipped.reason}"
 
 
-def say_end(say: Say, path: Path, end: Progress, steps: int) -> None:
-    """Tell where the result lies, and whether there is more to do."""
+def train_and_write(
+    run: RunFolder,
+    steps: int,
+    processes: AcceleratedProcesses,
+    say: Say,
+    *,
+    bars: Bars,
+    samples: Watcher,
+    train: Callable[..., Progress],
+    write: Callable[[Path, int], None],
+    memory_is_full: Callable[[], ValueError],
+) -> None:
+    """Train with all that is seen on the way, write the result into the run's folder, and say so."""
+    with bars, Board(run.path) as board:
+        watchers: tuple[Watcher, ...] = (bars, board, samples) if processes.is_first else (bars,)
+
+        def on_step(progress: Progress) -> None:
+            for watcher in watchers:
+                watcher.step(progress)
+
+        try:
+            end = train(run, processes=processes, on_step=on_step, on_note=say)
+        except torch.OutOfMemoryError as error:
+            raise memory_is_full() from error
+    path = run.path / f"{run.path.name}.safetensors"
+    if processes.is_first:
+        write(path, end.step)
     say(f"Wrote {path} after {end.step} of {steps} steps.")
     if end.step < steps:
         say("It was stopped: the same command goes on from here.")

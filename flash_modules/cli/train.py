@@ -2,10 +2,10 @@
 
 import argparse
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 from tqdm import tqdm
 
@@ -18,13 +18,13 @@ from ..motion_alignment import AlignmentConfig
 from ..training.loop import LoopConfig
 from ..training.pool import PoolConfig
 from ..training.presets import TRAINABLE, VARIANTS, MethodConfig
-from ..training.run_folder import SETTINGS, Progress
+from ..training.run_folder import SETTINGS
 from ..video_files import fit_picture, read_picture
 from .clips import add_clip_arguments, check_seed, look_for_clips, sampling_config
 from .device import find_device
 from .needs import check_memory, needs, out_of_memory
 from .processes import AcceleratedProcesses
-from .progress import Bars, Board, Samples
+from .progress import Bars, Samples
 from .run import (
     Say,
     add_run_arguments,
@@ -34,8 +34,8 @@ from .run import (
     listing,
     loop_config,
     open_run,
-    say_end,
     silent,
+    train_and_write,
 )
 
 
@@ -140,21 +140,17 @@ def _train(
         entries=len(training.pool(run.path)),
         silent=not processes.is_first,
     )
-    with bars, Board(run.path) as board:
-        watchers = (bars, board, samples) if processes.is_first else (bars,)
-
-        def on_step(progress: Progress) -> None:
-            for watcher in watchers:
-                watcher.step(progress)
-
-        try:
-            end = training.run(run, processes=processes, on_entry=bars.entry, on_step=on_step, on_note=say)
-        except torch.OutOfMemoryError as error:
-            raise out_of_memory(training) from error
-    path = run.path / f"{args.out}.safetensors"
-    if processes.is_first:
-        training.write(path, end.step, standalone=args.standalone)
-    say_end(say, path, end, training.config.loop.steps)
+    train_and_write(
+        run,
+        training.config.loop.steps,
+        processes,
+        say,
+        bars=bars,
+        samples=samples,
+        train=partial(training.run, on_entry=bars.entry),
+        write=partial(training.write, standalone=args.standalone),
+        memory_is_full=partial(out_of_memory, training),
+    )
 
 
 def _config(args: argparse.Namespace, size: int) -> ActionTrainingConfig:

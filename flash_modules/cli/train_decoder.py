@@ -1,18 +1,17 @@
 """`python -m flash_modules train-decoder`: learn to keep a picture's details in every frame."""
 
 import argparse
+from functools import partial
 from pathlib import Path
 
-import torch
 from tqdm import tqdm
 
 from ..backends.diffusers import load_vae
 from ..backends.diffusers.train_detail import DetailTraining, DetailTrainingConfig
-from ..training.run_folder import Progress
 from .clips import add_clip_arguments, check_seed, look_for_clips, sampling_config
 from .device import find_device
 from .processes import AcceleratedProcesses
-from .progress import Bars, Board, SamplePictures
+from .progress import Bars, SamplePictures
 from .run import (
     Say,
     add_run_arguments,
@@ -22,8 +21,8 @@ from .run import (
     listing,
     loop_config,
     open_run,
-    say_end,
     silent,
+    train_and_write,
 )
 
 
@@ -96,22 +95,22 @@ def _train(
     run = open_run(args, training.settings(loop.accumulation * processes.count), processes)
     pictures = SamplePictures(training, run.path, args.sample_steps)
     bars = Bars(training.device, steps=loop.steps, silent=not processes.is_first)
-    with bars, Board(run.path) as board:
-        watchers = (bars, board, pictures) if processes.is_first else (bars,)
+    train_and_write(
+        run,
+        loop.steps,
+        processes,
+        say,
+        bars=bars,
+        samples=pictures,
+        train=training.run,
+        write=training.write,
+        memory_is_full=partial(_memory_is_full, training),
+    )
 
-        def on_step(progress: Progress) -> None:
-            for watcher in watchers:
-                watcher.step(progress)
 
-        try:
-            end = training.run(run, processes=processes, on_step=on_step, on_note=say)
-        except torch.OutOfMemoryError as error:
-            size, frames = training.config.size, training.config.frames
-            raise ValueError(
-                f"The memory of {training.device} is full with {frames} frames of {size} x {size} in a step: "
-                "give `--frames-per-step 1`, or a smaller --size. The last checkpoint is kept."
-            ) from error
-    path = run.path / f"{args.out}.safetensors"
-    if processes.is_first:
-        training.write(path, end.step)
-    say_end(say, path, end, loop.steps)
+def _memory_is_full(training: DetailTraining) -> ValueError:
+    size, frames = training.config.size, training.config.frames
+    return ValueError(
+        f"The memory of {training.device} is full with {frames} frames of {size} x {size} in a step: "
+        "give `--frames-per-step 1`, or a smaller --size. The last checkpoint is kept."
+    )

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from einops import rearrange
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from ..augment import AugmentConfig, augmented_pair, draw_augmentation
+from ..video_files import as_picture
 from .clips import Clip, Clips, Skipped
 from .sampling import SamplingConfig, Taken, seeded, take_frames
 
@@ -161,6 +163,6 @@ def _sheet(seen: Sequence[_Seen]) -> Image.Image:
         assert one.strips
         draw.text((_MARGIN, top), f"{_name(one.clip.path)}: {_taken_line(one)}", fill="black", font=font)
         for place, strip_CHW in enumerate(one.strips):
-            values = (strip_CHW * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous()
-            sheet.paste(Image.fromarray(values.numpy()), (_MARGIN, top + _TEXT + place * _TILE))
+            strip = as_picture(rearrange(strip_CHW, "c h w -> h w c"))
+            sheet.paste(strip, (_MARGIN, top + _TEXT + place * _TILE))
     return sheet

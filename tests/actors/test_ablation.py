@@ -8,7 +8,7 @@ import pytest
 
 from actors import ablation, learning
 from actors.ablation import BEFORE, Result, result, table
-from actors.base.pretrain import STAGES, Pretraining
+from actors.base.pretrain import MINUTES, STAGES, Pretraining
 from actors.base.training import Limit
 from actors.learning import Exam, Lesson, prepare
 from actors.measures import Scores
@@ -36,7 +36,7 @@ def reader() -> Reader:
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small base after a step of each stage."""
     folder = tmp_path_factory.mktemp("base")
-    limits = dict.fromkeys(("vae", "pictures", "pairs", "clips"), Limit(steps=1))
+    limits = dict.fromkeys(MINUTES, Limit(steps=1))
     made = Pretraining(out=folder, limits=limits, num_clips=2, seed=0, workers=1)
     for stage in STAGES.values():
         stage(made)

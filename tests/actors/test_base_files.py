@@ -15,7 +15,7 @@ from actors.actions import HELD_OUT_ACTIONS
 from actors.base import export
 from actors.base.models import NUM_FRAMES
 from actors.base.pool import actor_clip
-from actors.base.pretrain import STAGES, Pretraining
+from actors.base.pretrain import MINUTES, STAGES, Pretraining
 from actors.base.tokenizer import make_tokenizer, tokens_of
 from actors.base.training import Limit, averaged_weights
 from flash_modules.backends.diffusers import encode_prompt, find_base, load_base
@@ -37,7 +37,7 @@ def flat_clip(seed: int, index: int) -> tuple[np.ndarray, str]:
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All stages, with a step each."""
     folder = tmp_path_factory.mktemp("base")
-    limits = dict.fromkeys(("vae", "pictures", "pairs", "clips"), Limit(steps=1))
+    limits = dict.fromkeys(MINUTES, Limit(steps=1))
     base = Pretraining(
         out=folder,
         limits=limits,
@@ -68,7 +68,7 @@ def test_export_loads_through_the_product(out: Path) -> None:
 def test_export_says_how_it_was_made(out: Path) -> None:
     about = json.loads((out / "export" / "training.json").read_text())
     assert about["held_out_actions"] == list(HELD_OUT_ACTIONS)
-    assert about["stages"].keys() == {"vae", "pictures", "pairs", "clips"}
+    assert about["stages"].keys() == MINUTES.keys()
     assert all(stage["steps"] == 1 for stage in about["stages"].values())
 
 

@@ -1,5 +1,6 @@
 """Measures of detail decoders: which clips are held out, what counts as moving, what is kept."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 
 from actors.__main__ import main
 from actors.base.models import new_vae
-from actors.details import Quality, _quality, split_clips, table, write_actors
+from actors.details import Quality, Question, measure, split_clips, table, write_actors
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,9 @@ def test_moving_pixels_are_those_that_differ_from_frame_0() -> None:
     true_FCHW[1:, 0, :4] = 1.0  # a bar turns red
     made_FCHW = true_FCHW[1:].clone()
     made_FCHW[:, 0, :4] = 0.9
-    quality = _quality([(made_FCHW, true_FCHW)])
+    exam = [Question(first_1CHW=true_FCHW[:1], true_FCHW=true_FCHW[1:], distorted_FCHW=made_FCHW)]
+    assert measure(lambda shown_1CHW, first_1CHW: shown_1CHW, exam)[""].psnr == math.inf
+    quality = measure(lambda shown_1CHW, first_1CHW: shown_1CHW, exam)[", distorted"]
     assert quality.moving_psnr == pytest.approx(10 * torch.tensor(300.0).log10().item(), abs=1e-3)
     assert quality.psnr == pytest.approx(10 * torch.tensor(1200.0).log10().item(), abs=1e-3)
     assert 0.5 < quality.ssim < 1

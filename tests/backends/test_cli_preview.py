@@ -12,6 +12,7 @@ from flash_pack.flash_modules import cli
 from flash_pack.flash_modules.training import preview as preview_file
 from flash_pack.flash_modules.training.clips import find_clips
 from flash_pack.flash_modules.training.sampling import SamplingConfig, seeded, take_frames
+from flash_pack.tests.backends.command_line import run_command
 
 W, H = 64, 48
 
@@ -45,12 +46,9 @@ def preview(tmp_path: Path) -> Callable[..., int]:
     """Runs the command on folders below tmp_path; a list gives an argument several times."""
 
     def run(*folders: str, **changes: object) -> int:
-        arguments = {"size": 32, "frames": 5, "out": tmp_path / "sheet.png", **changes}
-        words = [word for folder in folders for word in ("--clips", str(tmp_path / folder))]
-        for name, value in arguments.items():
-            for one in value if isinstance(value, list) else [value]:
-                words += [f"--{name}", str(one)]
-        return cli.main(["preview", *words])
+        clips = [tmp_path / folder for folder in folders]
+        given = {"clips": clips, "size": 32, "frames": 5, "out": tmp_path / "sheet.png", **changes}
+        return run_command("preview", given)
 
     return run
 

@@ -25,6 +25,7 @@ from flash_pack.flash_modules.training.clips import find_clips
 from flash_pack.flash_modules.training.pool import LatentPool, PoolConfig
 from flash_pack.flash_modules.training.presets import VARIANTS, MethodConfig
 from flash_pack.flash_modules.training.sampling import SamplingConfig
+from flash_pack.tests.backends.command_line import run_command, sentence_of
 from flash_pack.tests.backends.small_models import small_motion
 
 
@@ -77,8 +78,7 @@ def train(files: Path, tmp_path: Path) -> Callable[..., int]:
             "device": "cpu",
             **changes,
         }
-        given = [(f"--{name}", str(value)) for name, value in arguments.items() if value is not None]
-        return cli.main(["train", *(word for pair in given for word in pair), *flags])
+        return run_command("train", arguments, *flags)
 
     return run
 
@@ -326,9 +326,7 @@ def test_mistakes_are_one_sentence(
     sentence: str,
 ) -> None:
     assert train(**changes) == 2
-    error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert error.startswith("error: ")
-    assert sentence in error
+    assert sentence in sentence_of(capsys.readouterr().err)
     assert not list(tmp_path.glob("runs/*/checkpoint-*"))
 
 

@@ -9,7 +9,6 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from flash_pack.flash_modules import cli
 from flash_pack.flash_modules.backends.diffusers import load_vae
 from flash_pack.flash_modules.backends.diffusers.train_detail import DetailTraining, DetailTrainingConfig
 from flash_pack.flash_modules.checkpoint import read_detail_decoder
@@ -19,6 +18,7 @@ from flash_pack.flash_modules.training.clips import find_clips
 from flash_pack.flash_modules.training.loop import LoopConfig
 from flash_pack.flash_modules.training.run_folder import RunFolder
 from flash_pack.flash_modules.training.sampling import SamplingConfig
+from flash_pack.tests.backends.command_line import run_command, sentence_of
 from flash_pack.tests.backends.original_names import as_conv, vae_name
 from flash_pack.tests.backends.small_models import small_vae
 
@@ -55,8 +55,7 @@ def train(base_folder: Path, clips: Path, tmp_path: Path) -> Callable[..., int]:
             "device": "cpu",
             **changes,
         }
-        given = [(f"--{name}", str(value)) for name, value in arguments.items() if value is not None]
-        return cli.main(["train-decoder", *(word for pair in given for word in pair), *flags])
+        return run_command("train-decoder", arguments, *flags)
 
     return run
 
@@ -177,9 +176,7 @@ def test_mistakes_are_one_sentence(
     sentence: str,
 ) -> None:
     assert train(**changes) == 2
-    error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert error.startswith("error: ")
-    assert sentence in error
+    assert sentence in sentence_of(capsys.readouterr().err)
     assert not list(tmp_path.glob("runs/*/checkpoint-*"))
 
 

@@ -210,7 +210,7 @@ def test_a_run_goes_on_only_with_its_own_settings(tmp_path: Path) -> None:
         RunFolder(tmp_path, "run", SETTINGS | {"tau": 90})
 
 
-@pytest.mark.parametrize("name", ["../away", "/tmp/away", "", ".", "a/b", ".hidden", "a\nb"])
+@pytest.mark.parametrize("name", ["../away", "/away", "", ".", "a/b", ".hidden", "a\nb"])
 def test_a_name_that_leaves_the_folder_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(ValueError, match="must be letters, digits"):
         RunFolder(tmp_path, name, SETTINGS)

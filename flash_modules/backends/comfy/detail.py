@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import comfy.model_management
-import comfy.model_patcher
 import comfy.ops
 import comfy.utils
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from ...checkpoint.detail_file import DetailWeights, check_vae, read_detail_decoder
 from ...detail_decoder import DetailDecoder
+from .weights import make_patcher
 
 _OTHER_SHAPE = 0.05
 """Ratios of width to height that differ by more are of another picture."""
@@ -42,11 +42,7 @@ def _patcher(weights: DetailWeights, disable_dynamic: bool = False) -> ModelPatc
     device = comfy.model_management.vae_device()
     offload_device = comfy.model_management.vae_offload_device()
     net = DetailDecoder(weights.config, operations=comfy.ops.manual_cast, device="meta")
-    # The class is looked up at each call: ComfyUI exchanges it at start-up.
-    patcher_class = ModelPatcher if disable_dynamic else comfy.model_patcher.CoreModelPatcher
-    patcher = patcher_class(net, device, offload_device)
-    net.load_state_dict({name: t.to(offload_device) for name, t in weights.tensors.items()}, assign=True)
-    net.eval().requires_grad_(False)
+    patcher = make_patcher(net, weights.tensors, device, offload_device, disable_dynamic=disable_dynamic)
     patcher.cached_patcher_init = (_patcher, (weights,))
     return patcher
 
@@ -66,15 +62,15 @@ def detail_decode(
     references = _references(vae, picture_1HWC)
     count, height, width = len(latents_FCHW), *picture_1HWC.shape[1:3]
     video = torch.empty(count, height, width, 3, device=vae.output_device, dtype=vae.vae_output_dtype())
-    bar = comfy.utils.ProgressBar(count)
-    for start in range(0, count, at_once):
+    first = 1 if keep_first else 0
+    video[:first] = picture_1HWC.to(video)
+    bar = comfy.utils.ProgressBar(count - first)
+    for start in range(first, count, at_once):
         comfy.model_management.throw_exception_if_processing_interrupted()
         part = latents_FCHW[start : start + at_once].to(vae.device, vae.vae_dtype)
         pixels = _decode(vae.first_stage_model, detail.patcher.model, part, references, strength)
         video[start : start + at_once] = vae.process_output(pixels.to(video)).movedim(1, -1)
         bar.update(len(part))
-    if keep_first:
-        video[:1] = picture_1HWC.to(video)
     return video
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import comfy.model_management
-import comfy.model_patcher
 import comfy.ops
 import torch
 from comfy.ldm.modules.attention import SpatialTransformer
@@ -24,6 +23,7 @@ from .options import CALL, MOTION, MotionCall, MotionPlan
 from .places import check_sd15, find_places
 from .run import add_run_wrappers
 from .v1_norms import pooled_output, pooled_resnet
+from .weights import make_patcher
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,14 +67,11 @@ def _patcher(
         comfy.model_management.unet_offload_device(),
     )
     net = MotionModel(weights.config, operations=comfy.ops.manual_cast, device="meta")
-    # The class is looked up at each call: ComfyUI exchanges it at start-up.
-    patcher_class = ModelPatcher if disable_dynamic else comfy.model_patcher.CoreModelPatcher
-    patcher = patcher_class(net, device, offload_device)
     # As ComfyUI does with checkpoints: an fp32 file takes half the memory where the GPU computes in fp16.
     dtype = torch.float16 if comfy.model_management.should_use_fp16(device) else None
-    tensors = {name: tensor.to(offload_device, dtype) for name, tensor in weights.tensors.items()}
-    net.load_state_dict(tensors, assign=True)
-    net.eval().requires_grad_(False)
+    patcher = make_patcher(
+        net, weights.tensors, device, offload_device, dtype=dtype, disable_dynamic=disable_dynamic
+    )
     patcher.cached_patcher_init = (_fresh_patcher, (read,))
     return patcher
 

@@ -1,8 +1,8 @@
 """What a computation costs, counted without doing it."""
 
 import weakref
-from collections.abc import Iterable
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -41,7 +41,7 @@ def count_cost(
     It is that of the forward and backward pass, gradients of `weights`, which are those that learn, too.
     """
     videos = 2 if twins else 1
-    with Counter() as counter:
+    with counting() as counter:
         latents_BFCHW = torch.empty(videos, *latents_shape, device=device)
         text_embeds_BMC = torch.empty(videos, *text_embeds_1MC.shape[1:], device=device)
         timestep_B = torch.ones(videos, dtype=torch.long, device=device)
@@ -69,27 +69,14 @@ _FORMULAS = {
 }
 
 
-class Counter(AbstractContextManager["Counter"]):
+@contextmanager
+def counting() -> Iterator["CostCounter"]:
     """What runs inside computes nothing: tensors have shapes alone. Their cost is counted."""
-
-    def __init__(self) -> None:
-        self._operators = _Operators()
-        self._modes = ExitStack()
-
-    def __enter__(self) -> "Counter":
-        self._modes.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
-        self._modes.enter_context(self._operators)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._modes.close()
-
-    @property
-    def cost(self) -> Cost:
-        return Cost(self._operators.flops, self._operators.peak)
+    with FakeTensorMode(allow_non_fake_inputs=True), CostCounter() as counter:
+        yield counter
 
 
-class _Operators(TorchDispatchMode):
+class CostCounter(TorchDispatchMode):
     """Counts the work of operators, and the bytes of the storages that they make as long as those are held.
 
     torch's FlopCounterMode keeps what checkpointed layers compute anew, so memory cannot be taken beside it.
@@ -99,6 +86,10 @@ class _Operators(TorchDispatchMode):
         super().__init__()
         self.flops = self.held = self.peak = 0
         self._seen: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
+
+    @property
+    def cost(self) -> Cost:
+        return Cost(self.flops, self.peak)
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))

@@ -59,15 +59,23 @@ class AnimatedUNet(nn.Module):
         num_frames = latents_BFCHW.shape[1]
         check_frames(self.motion.config, num_frames)
         self.call.num_frames = num_frames
-        latents_XCHW = rearrange(latents_BFCHW, "b f c h w -> (b f) c h w").to(self.unet.dtype)
-        if text_embeds.ndim == 3:
-            text_embeds = repeat(text_embeds, "b m c -> b f m c", f=num_frames)
-        text_embeds_XMC = rearrange(text_embeds, "b f m c -> (b f) m c").to(latents_XCHW)
-        timestep_X = repeat(timestep_B, "b -> (b f)", f=num_frames)
-        (eps_XCHW,) = self.unet(latents_XCHW, timestep_X, text_embeds_XMC, return_dict=False)
-        return rearrange(eps_XCHW, "(b f) c h w -> b f c h w", f=num_frames).to(latents_BFCHW.dtype)
+        return predict_frames(self.unet, latents_BFCHW, timestep_B, text_embeds)
 
     forward = predict  # what DistributedDataParallel calls
+
+
+def predict_frames(
+    unet: UNet2DConditionModel, latents_BFCHW: Tensor, timestep_B: Tensor, text_embeds: Tensor
+) -> Tensor:
+    """`AnimatedUNet.predict` of a U-Net that takes frames as a batch."""
+    num_frames = latents_BFCHW.shape[1]
+    latents_XCHW = rearrange(latents_BFCHW, "b f c h w -> (b f) c h w").to(unet.dtype)
+    if text_embeds.ndim == 3:
+        text_embeds = repeat(text_embeds, "b m c -> b f m c", f=num_frames)
+    text_embeds_XMC = rearrange(text_embeds, "b f m c -> (b f) m c").to(latents_XCHW)
+    timestep_X = repeat(timestep_B, "b -> (b f)", f=num_frames)
+    (eps_XCHW,) = unet(latents_XCHW, timestep_X, text_embeds_XMC, return_dict=False)
+    return rearrange(eps_XCHW, "(b f) c h w -> b f c h w", f=num_frames).to(latents_BFCHW.dtype)
 
 
 def add_motion(unet: UNet2DConditionModel, weights: MotionWeights) -> AnimatedUNet:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,7 @@ class ActionTraining:
         return {
             "clips": [
                 {"action": clip.action, "caption": clip.caption, "sha256": sha256}
-                for clip, sha256 in zip(self.clips, clip_hashes(self.clips), strict=True)
+                for clip, sha256 in zip(self.clips, self._hashes, strict=True)
             ],
             "base": self.base_source.sha256,
             "motion_module": self.motion.sha256,
@@ -103,6 +104,10 @@ class ActionTraining:
             "seed": config.seed,
             "dtype": str(config.dtype).removeprefix("torch."),
         }
+
+    @cached_property
+    def _hashes(self) -> list[str]:
+        return clip_hashes(self.clips)
 
     def run(
         self,
@@ -221,7 +226,7 @@ class ActionTraining:
             steps=steps,
             seed=config.seed,
             fps=taken.fps,
-            hashes=clip_hashes(self.clips),
+            hashes=self._hashes,
             version=code_version(),
         )
         return trained_action(

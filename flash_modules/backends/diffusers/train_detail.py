@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,10 @@ class DetailTraining:
         """What may not change while a run goes on."""
         config = self.config
         return {
-            "clips": [{"action": clip.action, "sha256": sha256} for clip, sha256 in self._hashed()],
+            "clips": [
+                {"action": clip.action, "sha256": sha256}
+                for clip, sha256 in zip(self.clips, self._hashes, strict=True)
+            ],
             "vae": fingerprint(self.signature),
             "decoder": asdict(self.decoder.config),
             "size": config.size,
@@ -117,8 +121,9 @@ class DetailTraining:
             "dtype": str(config.dtype).removeprefix("torch."),
         }
 
-    def _hashed(self) -> list[tuple[Clip, str]]:
-        return list(zip(self.clips, clip_hashes(self.clips), strict=True))
+    @cached_property
+    def _hashes(self) -> list[str]:
+        return clip_hashes(self.clips)
 
     def run(
         self,
@@ -164,9 +169,7 @@ class DetailTraining:
             "flash.seed": str(config.seed),
             "flash.size": str(config.size),
             "flash.distortion": json.dumps(asdict(config.distortion)),
-            "flash.data": json.dumps(
-                {"n_clips": len(self.clips), "sha256": [sha256 for _, sha256 in self._hashed()]}
-            ),
+            "flash.data": json.dumps({"n_clips": len(self.clips), "sha256": self._hashes}),
             "flash.code_version": code_version(),
         }
         weights = DetailWeights(

@@ -21,12 +21,11 @@ from flash_modules.metrics import psnr, ssim
 from flash_modules.training import clips as training_clips
 from flash_modules.training.detail import Rebuild
 from flash_modules.training.loop import LoopConfig
-from flash_modules.training.run_folder import RunFolder
 from flash_modules.training.sampling import SamplingConfig, seeded, take_frames
 
 from .actions import ACTIONS, HELD_OUT_ACTIONS
 from .clips import make_clip
-from .learning import write_clip
+from .learning import learn, write_clip
 from .looks import draw_look
 from .motion import draw_motion
 from .results import kept, spread
@@ -64,8 +63,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--size", type=int, default=128, help="default %(default)s")
     parser.add_argument("--frames", type=int, default=8, help="taken of a clip (default %(default)s)")
+    parser.add_argument(
+        "--width", type=int, default=16, help="channels inside the branches (default %(default)s)"
+    )
+    parser.add_argument("--frames-per-step", type=int, default=1, help="default %(default)s")
     parser.add_argument("--steps", type=int, default=600, help="default %(default)s")
-    parser.add_argument("--lr", type=float, default=1e-3, help="default %(default)s")
+    parser.add_argument("--lr", type=float, default=2e-3, help="default %(default)s")
     parser.add_argument("--seeds", type=int, default=3, help="default %(default)s")
 
 
@@ -79,6 +82,8 @@ def measure_details(args: argparse.Namespace) -> None:
         for name, (warping, attention) in tqdm(BRANCHES.items(), desc=f"Seed {seed}", unit="run"):
             config = DetailTrainingConfig(
                 size=args.size,
+                frames=args.frames_per_step,
+                width=args.width,
                 warping=warping,
                 attention=attention,
                 sampling=sampling,
@@ -137,9 +142,7 @@ def result(training: DetailTraining, exam: Sequence[Question], folder: Path) -> 
     """Qualities of one decoder, from its folder if they are there, else made and kept there."""
 
     def make() -> dict[str, Any]:
-        run = RunFolder(folder, "run", training.settings(1))
-        with tqdm(total=training.config.loop.steps, unit="step", leave=False) as bar:
-            training.run(run, on_step=lambda progress: bar.update(progress.step - bar.n))
+        learn(training, folder)
         return {kind: asdict(quality) for kind, quality in measure(training.rebuild, exam).items()}
 
     return {kind: Quality(**values) for kind, values in kept(folder / "result.json", make).items()}

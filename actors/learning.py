@@ -13,6 +13,7 @@ from tqdm import tqdm
 from flash_modules.augment import AugmentConfig
 from flash_modules.backends.diffusers import encode_picture, find_base, load_base
 from flash_modules.backends.diffusers.train_action import ActionTraining, ActionTrainingConfig
+from flash_modules.backends.diffusers.train_detail import DetailTraining
 from flash_modules.checkpoint import read_motion
 from flash_modules.training.clips import find_clips
 from flash_modules.training.loop import LoopConfig
@@ -85,16 +86,18 @@ def prepare(lesson: Lesson, folder: Path, base: Path = FOLDER) -> ActionTraining
     return ActionTraining(parts, "small base", motion, clips, lesson.config, torch.device("cpu"))
 
 
-def learn(training: ActionTraining, folder: Path) -> None:
-    """Train until the end, with a bar; what was begun in this folder goes on."""
-    run = RunFolder(folder, "run", training.settings(1))
-    with tqdm(total=training.config.loop.steps, unit="step") as bar:
+def learn(training: ActionTraining | DetailTraining, folder: Path) -> None:
+    """Train until the end, with a bar; what was begun in this folder goes on. Raises KeyboardInterrupt."""
+    run, steps = RunFolder(folder, "run", training.settings(1)), training.config.loop.steps
+    with tqdm(total=steps, unit="step", leave=False) as bar:
 
         def on_step(progress: Progress) -> None:
             bar.update(progress.step - bar.n)
             bar.set_postfix(loss=f"{progress.loss:.4f}", refresh=False)
 
-        training.run(run, on_step=on_step)
+        end = training.run(run, on_step=on_step)
+    if end.step < steps:  # by a signal; what comes after would take it for finished
+        raise KeyboardInterrupt
 
 
 class Exam:

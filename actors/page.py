@@ -71,10 +71,10 @@ def write_page(args: argparse.Namespace) -> None:
 
 def draw_samples(base: SmallBase, reader: Reader, pictures: int, seed: int) -> Iterator[Sample]:
     """Videos of every action that go on from pictures which nobody was trained on."""
-    training = mean_looks(reader, [_fresh_clip(action, seed + 500) for action in ACTIONS])
+    training = mean_looks(reader, [_fresh_clip(action, seed + 500 + n) for n, action in enumerate(ACTIONS)])
     work = [(action, i) for action in ACTIONS for i in range(pictures)]
-    for action, i in tqdm(work, desc="Animating", unit="video"):
-        motion, look = draw_motion(action, FRESH + seed + i), draw_look(FRESH + seed + i)
+    for n, (action, i) in enumerate(tqdm(work, desc="Animating", unit="video")):
+        motion, look = draw_motion(action, FRESH + seed + i), draw_look(FRESH + seed + n)
         truths = [make_clip(m, look) for m in continuations(motion, NUM_TRUTHS, seed=seed)]
         video_FHWC = base.animate(truths[0], seed=seed + i)
         yield Sample(

@@ -1,6 +1,7 @@
 """Measures of detail decoders: which clips are held out, what counts as moving, what is kept."""
 
 import math
+import signal
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from actors.__main__ import main
 from actors.base.models import new_vae
 from actors.details import Quality, Question, measure, split_clips, table, write_actors
+from flash_modules.backends.diffusers.train_detail import DetailTraining
 
 
 @pytest.fixture(scope="module")
@@ -76,3 +78,23 @@ def test_the_command_measures_all_branches_and_keeps_them(
     assert main(words) == 0
     assert capsys.readouterr().out == first
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
+
+
+def test_a_stopped_run_is_not_taken_for_a_finished_one(
+    vae: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["details", "--out", str(tmp_path), "--vae", str(vae), "--size", "32", "--frames", "3"]
+    words += ["--steps", "2", "--seeds", "1"]
+
+    def rebuild(*args: object) -> object:  # Ctrl-C in the first step
+        monkeypatch.undo()
+        signal.raise_signal(signal.SIGINT)
+        return true_rebuild(*args)
+
+    true_rebuild = DetailTraining.rebuild
+    monkeypatch.setattr(DetailTraining, "rebuild", rebuild)
+    assert main(words) == 130
+    assert "Stopped: the same command goes on" in capsys.readouterr().err
+    assert not list(tmp_path.glob("*/result.json"))
+    assert main(words) == 0
+    assert len((tmp_path / "both-seed0-2" / "run" / "loss.csv").read_text().splitlines()) == 1 + 2

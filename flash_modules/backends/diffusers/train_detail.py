@@ -69,7 +69,8 @@ class DetailTraining:
         self.vae, self.vae_name, self.clips, self.config = vae, vae_name, clips, config
         self.device = device
         self.signature = {name: vae.state_dict()[name].clone() for name in SIGNATURE}
-        vae.to(device, config.dtype).eval().requires_grad_(False)
+        nn.Module.to(vae, device, config.dtype)  # diffusers' own warns, of an empty list of modules
+        vae.eval().requires_grad_(False)
         layout = DetailDecoderConfig(
             channels=detail_channels(vae),
             width=config.width,

@@ -61,6 +61,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--clips", type=Path, help="a folder of clips in place of actors; each 4th is held out"
     )
+    parser.add_argument(
+        "--num", type=int, default=128, help="clips of actors, with those held out (default %(default)s)"
+    )
     parser.add_argument("--size", type=int, default=128, help="default %(default)s")
     parser.add_argument("--frames", type=int, default=8, help="taken of a clip (default %(default)s)")
     parser.add_argument(
@@ -74,7 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def measure_details(args: argparse.Namespace) -> None:
     """Train and measure what is not done yet, and print the table."""
-    taught, unseen = split_clips(args.clips or write_actors(args.out / "clips"))
+    taught, unseen = split_clips(args.clips or write_actors(args.out / "clips", args.num))
     sampling = SamplingConfig(num_frames=args.frames, stride=None)
     exam = [ask(clip, i, sampling, args.size) for i, clip in enumerate(unseen)]
     rows = {row: [quality] for row, quality in measure_plain(load_vae(args.vae), exam).items()}
@@ -97,15 +100,15 @@ def measure_details(args: argparse.Namespace) -> None:
     print(table(rows))
 
 
-def write_actors(folder: Path) -> Path:
+def write_actors(folder: Path, num: int) -> Path:
     """Clips of actors: seen actions in seen looks; each 4th is a held-out action in a held-out look."""
     folder.mkdir(parents=True, exist_ok=True)
     seen = [action for action in ACTIONS if action not in HELD_OUT_ACTIONS]
-    for i in range(32):
+    for i in range(num):
         held_out = i % 4 == 3
         action = HELD_OUT_ACTIONS[i // 4 % len(HELD_OUT_ACTIONS)] if held_out else seen[i % len(seen)]
         clip = make_clip(draw_motion(action, 3 * 10**6 + i), draw_look(3 * 10**6 + i, held_out))
-        write_clip(folder / f"{i:02d}.mp4", clip)
+        write_clip(folder / f"{i:03d}.mp4", clip)
     return folder
 
 

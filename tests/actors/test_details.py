@@ -21,7 +21,7 @@ def vae(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_each_4th_clip_is_held_out_with_its_action_and_look(tmp_path: Path) -> None:
-    taught, unseen = split_clips(write_actors(tmp_path / "clips"))
+    taught, unseen = split_clips(write_actors(tmp_path / "clips", 32))
     assert (len(taught), len(unseen)) == (24, 8)
     assert not {clip.path for clip in taught} & {clip.path for clip in unseen}
     assert not {clip.caption.split(",")[0] for clip in taught} & {
@@ -30,10 +30,7 @@ def test_each_4th_clip_is_held_out_with_its_action_and_look(tmp_path: Path) -> N
 
 
 def test_few_clips_are_refused(tmp_path: Path) -> None:
-    folder = write_actors(tmp_path / "clips")
-    for path in list(folder.iterdir()):
-        if int(path.stem) > 2:
-            path.unlink()
+    folder = write_actors(tmp_path / "clips", 3)
     with pytest.raises(ValueError, match="holds 3 clips: 4 or more are needed"):
         split_clips(folder)
 
@@ -67,7 +64,19 @@ def test_the_table_has_mean_and_spread() -> None:
 def test_the_command_measures_all_branches_and_keeps_them(
     vae: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["details", "--out", str(tmp_path), "--vae", str(vae), "--size", "32", "--frames", "3"]
+    words = [
+        "details",
+        "--out",
+        str(tmp_path),
+        "--vae",
+        str(vae),
+        "--size",
+        "32",
+        "--frames",
+        "3",
+        "--num",
+        "4",
+    ]
     words += ["--steps", "1", "--seeds", "1"]
     assert main(words) == 0
     first = capsys.readouterr().out
@@ -83,7 +92,19 @@ def test_the_command_measures_all_branches_and_keeps_them(
 def test_a_stopped_run_is_not_taken_for_a_finished_one(
     vae: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["details", "--out", str(tmp_path), "--vae", str(vae), "--size", "32", "--frames", "3"]
+    words = [
+        "details",
+        "--out",
+        str(tmp_path),
+        "--vae",
+        str(vae),
+        "--size",
+        "32",
+        "--frames",
+        "3",
+        "--num",
+        "4",
+    ]
     words += ["--steps", "2", "--seeds", "1"]
 
     def rebuild(*args: object) -> object:  # Ctrl-C in the first step

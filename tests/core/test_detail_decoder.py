@@ -249,7 +249,13 @@ def test_frames_do_not_know_of_each_other(h_FCHW: Tensor, g_1CHW: Tensor) -> Non
     torch.testing.assert_close(together, alone)
 
 
-def test_after_one_step_all_layers_learn(h_FCHW: Tensor, g_1CHW: Tensor) -> None:
+def test_it_starts_with_the_reference_itself_as_details(h_FCHW: Tensor, g_1CHW: Tensor) -> None:
+    decoder = DetailDecoder(CONFIG).double()
+    decoder.levels[0].fuse.conv.bias.data.fill_(0.5)
+    torch.testing.assert_close(decoder.enhance(0, h_FCHW, g_1CHW), h_FCHW + 0.5 * g_1CHW)
+
+
+def test_after_two_steps_all_layers_learn(h_FCHW: Tensor, g_1CHW: Tensor) -> None:
     decoder = DetailDecoder(CONFIG).double()
     optimizer = torch.optim.SGD(decoder.parameters(), lr=1e-4)
 
@@ -262,7 +268,8 @@ def test_after_one_step_all_layers_learn(h_FCHW: Tensor, g_1CHW: Tensor) -> None
     optimizer.step()
     names = {name for name, _ in decoder.named_parameters()}
     before_displacements = {name for name in names if ".warp." in name and ".convs.2." not in name}
-    assert learned() == names - before_displacements
+    before_patches = {name for name in names if ".attn." in name and ".to_out." not in name}
+    assert learned() == names - before_displacements - before_patches
     optimizer.step()
     assert learned() == names
 

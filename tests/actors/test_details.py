@@ -20,6 +20,12 @@ def vae(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def command(vae: Path, out: Path, steps: int) -> list[str]:
+    small = {"size": 32, "frames": 3, "num": 4, "seeds": 1, "steps": steps}
+    words = [word for name, value in small.items() for word in (f"--{name}", str(value))]
+    return ["details", "--out", str(out), "--vae", str(vae), *words]
+
+
 def test_each_4th_clip_is_held_out_with_its_action_and_look(tmp_path: Path) -> None:
     taught, unseen = split_clips(write_actors(tmp_path / "clips", 32))
     assert (len(taught), len(unseen)) == (24, 8)
@@ -64,20 +70,7 @@ def test_the_table_has_mean_and_spread() -> None:
 def test_the_command_measures_all_branches_and_keeps_them(
     vae: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = [
-        "details",
-        "--out",
-        str(tmp_path),
-        "--vae",
-        str(vae),
-        "--size",
-        "32",
-        "--frames",
-        "3",
-        "--num",
-        "4",
-    ]
-    words += ["--steps", "1", "--seeds", "1"]
+    words = command(vae, tmp_path, steps=1)
     assert main(words) == 0
     first = capsys.readouterr().out
     for row in ("copies of frame 0", "VAE alone", "both", "warping alone", "attention alone, distorted"):
@@ -92,20 +85,7 @@ def test_the_command_measures_all_branches_and_keeps_them(
 def test_a_stopped_run_is_not_taken_for_a_finished_one(
     vae: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = [
-        "details",
-        "--out",
-        str(tmp_path),
-        "--vae",
-        str(vae),
-        "--size",
-        "32",
-        "--frames",
-        "3",
-        "--num",
-        "4",
-    ]
-    words += ["--steps", "2", "--seeds", "1"]
+    words = command(vae, tmp_path, steps=2)
 
     def rebuild(*args: object) -> object:  # Ctrl-C in the first step
         monkeypatch.undo()

@@ -71,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--frames-per-step", type=int, default=1, help="default %(default)s")
     parser.add_argument("--steps", type=int, default=600, help="default %(default)s")
-    parser.add_argument("--lr", type=float, default=2e-3, help="default %(default)s")
+    parser.add_argument("--lr", type=float, default=4e-4, help="default %(default)s")
     parser.add_argument("--seeds", type=int, default=3, help="default %(default)s")
 
 

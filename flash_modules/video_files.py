@@ -62,26 +62,29 @@ def fit_picture(picture: Image.Image, size: Size) -> Tensor:
 
 def check_video_path(path: Path) -> None:
     """Raise ValueError unless a video can be written there."""
-    if path.suffix.lower() not in SUFFIXES:
+    if path.suffix.lower() not in (*SUFFIXES, ""):
         raise ValueError(
-            f"{path.name} is no video file that can be written: let its name end in {', '.join(SUFFIXES)}."
+            f"{path.name} is no video file that can be written: let its name end in {', '.join(SUFFIXES)}, "
+            "or in nothing for a folder of pictures."
         )
     if not path.resolve().parent.is_dir():
         raise ValueError(f"There is no folder {path.resolve().parent} for the video: make it first.")
     if path.is_dir():
-        raise ValueError(f"{path} is a folder: give the name of a file in it.")
+        raise ValueError(f"{path} is a folder: give the name of a file in it, or of a folder to be made.")
 
 
 def write_video(path: Path, frames: Iterable[Tensor], fps: int) -> None:
-    """Write frames (H, W, 3) in [0, 1], in the format that the name ends in.
+    """Write frames (H, W, 3) in [0, 1], in the format that the name ends in; without one, a folder of PNGs.
 
-    An interruption leaves the old file, or none, but never half of one.
+    An interruption leaves the old file, or none, but never half of one. A folder must be a new one.
     """
     pictures = map(as_picture, frames)
     suffix = path.suffix.lower()
     with tempfile.TemporaryDirectory(dir=path.resolve().parent, prefix=".flash-") as folder:
         draft = Path(folder) / f"draft{suffix}"
-        if suffix == ".mp4":
+        if not suffix:
+            _write_pictures(draft, pictures)
+        elif suffix == ".mp4":
             _write_mp4(draft, pictures, fps)
         else:
             _write_animation(draft, pictures, fps)
@@ -99,6 +102,12 @@ def write_picture(path: Path, picture: Image.Image) -> None:
         draft = Path(folder) / f"draft{path.suffix}"
         picture.save(draft)
         os.replace(draft, path)
+
+
+def _write_pictures(folder: Path, pictures: Iterator[Image.Image]) -> None:
+    folder.mkdir()
+    for i, picture in enumerate(pictures):
+        picture.save(folder / f"{i:05d}.png")
 
 
 def _write_mp4(path: Path, pictures: Iterator[Image.Image], fps: int) -> None:

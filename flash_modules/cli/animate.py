@@ -80,7 +80,10 @@ def add_animate(parser: argparse.ArgumentParser) -> None:
     )
     video.add_argument("--fps", type=int, default=8, help="frames per second (default %(default)s)")
     video.add_argument(
-        "--out", type=Path, required=True, help=f"the video's file name; it ends in {', '.join(SUFFIXES)}"
+        "--out",
+        type=Path,
+        required=True,
+        help=f"the video's file name, which ends in {', '.join(SUFFIXES)}; without one, a folder of PNGs",
     )
     run = parser.add_argument_group("run")
     run.add_argument("--steps", type=int, default=SamplerConfig.steps, help="default %(default)s")

@@ -62,6 +62,27 @@ def test_mp4_plays_everywhere_at_the_asked_speed(tmp_path: Path) -> None:
         assert stream.average_rate == 12
 
 
+def test_a_name_without_ending_is_a_folder_of_exact_pictures(tmp_path: Path) -> None:
+    check_video_path(tmp_path / "video")
+    write_video(tmp_path / "video", frames(), fps=8)
+    read = [read_picture(path) for path in sorted((tmp_path / "video").iterdir())]
+    assert len(read) == NUM_FRAMES
+    for picture, frame_HWC in zip(read, frames(), strict=True):
+        assert torch.equal(fit_picture(picture, (W, H))[0], (frame_HWC * 255).round() / 255)
+    with pytest.raises(ValueError, match="is a folder: give the name of a file in it, or of a folder"):
+        check_video_path(tmp_path / "video")
+
+
+def test_interruption_leaves_no_folder(tmp_path: Path) -> None:
+    def interrupted() -> Iterator[Tensor]:
+        yield from frames(3)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_video(tmp_path / "video", interrupted(), fps=8)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("suffix", [".mp4", ".webp", ".gif"])
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, ValueError])
 def test_interruption_leaves_the_old_file(tmp_path: Path, suffix: str, stop: type[BaseException]) -> None:

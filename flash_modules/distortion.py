@@ -15,7 +15,8 @@ class DistortionConfig:
     """How far clips are distorted."""
 
     kernels: tuple[int, ...] = (3, 5, 7, 9)
-    """Pixels of the blur. The paper says 3 to 10; a kernel has a middle, so it is odd."""
+    """Pixels of the blur, in a picture of 512; one of another size is blurred in proportion (not in the
+    paper). The paper says 3 to 10; a kernel has a middle, so it is odd."""
     colour: float = 0.3
     """Brightness, contrast and saturation change by up to this part."""
     hue: float = 0.2
@@ -44,9 +45,14 @@ def distort(video_FCHW: Tensor, config: DistortionConfig, generator: torch.Gener
     Blur and strength of bending are drawn for the clip; colours, regions and bends for each frame.
     """
     kernel = config.kernels[int(torch.randint(len(config.kernels), (), generator=generator))]
-    blurred_FCHW = blur(video_FCHW, kernel)
+    blurred_FCHW = blur(video_FCHW, kernel_at(kernel, min(video_FCHW.shape[-2:])))
     frames = [_recolour_regions(frame_1CHW, config, generator) for frame_1CHW in torch.split(blurred_FCHW, 1)]
     return bend(torch.cat(frames), config, generator)
+
+
+def kernel_at(kernel: int, size: int) -> int:
+    """The odd kernel that blurs a picture of that size as `kernel` blurs one of 512; 1 is no blur."""
+    return max(1, 2 * round((kernel * size / 512 - 1) / 2) + 1)
 
 
 def _recolour_regions(frame_1CHW: Tensor, config: DistortionConfig, generator: torch.Generator) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from flash_pack.flash_modules.augment import blur
-from flash_pack.flash_modules.distortion import DistortionConfig, bend, distort
+from flash_pack.flash_modules.distortion import DistortionConfig, bend, distort, kernel_at
 
 STRAIGHT = DistortionConfig(elastic=(0.0, 0.0))
 SHARP = replace(STRAIGHT, kernels=(1,))
@@ -25,12 +25,20 @@ def video_FCHW() -> Tensor:
 
 
 def test_most_regions_change_colour_and_the_others_are_only_blurred(video_FCHW: Tensor) -> None:
-    config = replace(STRAIGHT, kernels=(5,))
+    config = replace(STRAIGHT, kernels=(41,))  # 5 pixels at this size
     distorted_FCHW = distort(video_FCHW, config, generator())
     same_FHW = (distorted_FCHW - blur(video_FCHW, 5)).abs().amax(dim=1) < 1e-5
     whole = same_FHW.unfold(1, 8, 8).unfold(2, 12, 12).flatten(3).all(dim=-1).flatten(1)
     assert whole.sum(dim=1).tolist() == [64 - 51] * 4  # of 8 x 8 regions 80 % change
     assert not torch.equal(whole[0], whole[1])
+
+
+@pytest.mark.parametrize(
+    ("kernel", "size", "there"),
+    [(3, 512, 3), (9, 512, 9), (9, 256, 5), (9, 128, 3), (7, 128, 1), (9, 1024, 17)],
+)
+def test_smaller_pictures_are_blurred_less(kernel: int, size: int, there: int) -> None:
+    assert kernel_at(kernel, size) == there
 
 
 @pytest.mark.parametrize(("coloured", "changed"), [(0.0, False), (1.0, True)])

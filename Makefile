@@ -1,5 +1,6 @@
 # make test     core and backend tests, then the tests inside ComfyUI
 # make check    linters, types, import rules, then make test
+# make demo     learn an action from clips, animate pictures, write out/demo/index.html; ACTION="chopping wood"
 # make bench    time and memory of one generation
 # make bench-train    cost, time and memory of one step of training
 # make bench-details    cost, time and memory of decoding with details
@@ -11,7 +12,7 @@ export COMFYUI_PATH ?= $(HOME)/comfy/ComfyUI
 COMFYUI_PYTHON ?= $(firstword $(wildcard $(COMFYUI_PATH)/.venv/bin/python) .venv/bin/python)
 TEST_FOLDERS = $(wildcard tests/core tests/backends tests/actors)
 
-.PHONY: test test-host check lint-imports bench bench-train bench-details clean
+.PHONY: test test-host check lint-imports demo bench bench-train bench-details clean
 
 test: .venv/ready
 	$(if $(TEST_FOLDERS),.venv/bin/pytest $(TEST_FOLDERS) $(ARGS),@echo "There are no tests/core and tests/backends.")
@@ -32,6 +33,9 @@ check: .venv/ready
 lint-imports: .venv/ready
 	@folder=$$(mktemp -d) && trap 'rm -r "$$folder"' EXIT && ln -s "$(CURDIR)" "$$folder/flash_pack" && \
 	cd "$$folder" && "$(CURDIR)/.venv/bin/lint-imports" --no-cache --config "$(CURDIR)/pyproject.toml"
+
+demo: .venv/ready
+	.venv/bin/python -m actors demo $(if $(ACTION),--action "$(ACTION)") $(ARGS)
 
 bench: .venv/ready
 	COMFYUI_PYTHON="$(COMFYUI_PYTHON)" .venv/bin/python benchmarks/bench.py $(ARGS)

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from flash_modules.video_files import SUFFIXES
 
-from . import ablation, details, page, reader_training
+from . import ablation, demo, details, page, reader_training
 from .actions import ACTIONS, EXTRA_MOTIONS
 from .base import pretrain
 from .clips import make_clip
@@ -69,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     pretrain.add_arguments(base)
     reader_training.add_arguments(commands.add_parser("reader", help="train the reader of joints and looks"))
     page.add_arguments(commands.add_parser("page", help="show and measure what the small base knows"))
+    demo.add_arguments(commands.add_parser("demo", help="learn an action, animate pictures, show it"))
     ablation.add_arguments(
         commands.add_parser("ablate", help="learn held-out actions by variants of the method")
     )

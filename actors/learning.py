@@ -1,20 +1,26 @@
-"""Learning an action of the actors by the product's own training, and how it carries over to new looks."""
+"""Learning actions of the actors by the product's own training, and how it carries over to new looks."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from flash_modules.augment import AugmentConfig
-from flash_modules.backends.diffusers import encode_picture, find_base, load_base
+from flash_modules.backends.diffusers import (
+    decode_frames,
+    decode_frames_with_details,
+    encode_picture,
+    find_base,
+    load_base,
+)
 from flash_modules.backends.diffusers.train_action import ActionTraining, ActionTrainingConfig
 from flash_modules.backends.diffusers.train_detail import DetailTraining
 from flash_modules.checkpoint import read_motion
+from flash_modules.detail_decoder import DetailDecoder
 from flash_modules.training.clips import find_clips
 from flash_modules.training.loop import LoopConfig
 from flash_modules.training.loss import denoising_losses
@@ -41,30 +47,36 @@ _TIMESTEPS = (100, 300, 500, 700, 900)
 class Lesson:
     """One run of training on actors."""
 
-    action: str
+    actions: tuple[str, ...]
+    """Learned together."""
     method: MethodConfig = VARIANTS[5]
     seed: int = 0
     """Of clips and of training."""
     num_clips: int = 8
-    steps: int = 300
+    """Of each action."""
+    steps: int = 200
+    """For each action."""
     learning_rate: float = 1e-3
     """Far above the paper's, whose 20,000 steps would take hours here."""
 
     @cached_property
-    def clips(self) -> list[Clip]:
-        """What is learned from."""
+    def clips(self) -> Mapping[str, Sequence[Clip]]:
+        """What is learned from, by action."""
         seeds = range(1000 * self.seed, 1000 * self.seed + self.num_clips)
-        return [make_clip(draw_motion(self.action, seed), draw_look(seed)) for seed in seeds]
+        return {
+            action: [make_clip(draw_motion(action, seed), draw_look(seed)) for seed in seeds]
+            for action in self.actions
+        }
 
     @property
     def config(self) -> ActionTrainingConfig:
         """The product's settings for it."""
-        num_frames, size, _, _ = self.clips[0].frames_FHW3.shape
+        num_frames, size, _, _ = self.clips[self.actions[0]][0].frames_FHW3.shape
         return ActionTrainingConfig(
             method=replace(self.method, augment=AugmentConfig(size=size)),
             sampling=SamplingConfig(num_frames=num_frames, stride=None),
             pool=PoolConfig(per_clip=4, renew_steps=0),
-            loop=LoopConfig(steps=self.steps, learning_rate=self.learning_rate, keep=1),
+            loop=LoopConfig(steps=self.steps * len(self.actions), learning_rate=self.learning_rate, keep=1),
             seed=self.seed,
         )
 
@@ -77,11 +89,12 @@ def write_clip(path: Path, clip: Clip) -> None:
 
 def prepare(lesson: Lesson, folder: Path, base: Path = FOLDER) -> ActionTraining:
     """A training of the small base on the lesson's clips, which are written into the folder as videos."""
-    where = folder / lesson.action
-    where.mkdir(parents=True, exist_ok=True)
-    for i, clip in enumerate(lesson.clips):
-        write_clip(where / f"{i:02d}.mp4", clip)
-    clips, motion = find_clips([where]).used, read_motion(base / MOTION.name)
+    folders = [folder / action for action in lesson.actions]
+    for where, taught in zip(folders, lesson.clips.values(), strict=True):
+        where.mkdir(parents=True, exist_ok=True)
+        for i, clip in enumerate(taught):
+            write_clip(where / f"{i:02d}.mp4", clip)
+    clips, motion = find_clips(folders).used, read_motion(base / MOTION.name)
     parts = load_base(find_base(base))
     return ActionTraining(parts, "small base", motion, clips, lesson.config, torch.device("cpu"))
 
@@ -125,18 +138,23 @@ class Exam:
                 errors.append(loss.item())
         return fmean(errors)
 
-    def scores(self, training: ActionTraining, taught: Sequence[Clip]) -> list[Scores]:
-        """The measures of videos of pictures in those looks; `taught` is what was learned from."""
+    def scores(
+        self, training: ActionTraining, taught: Sequence[Clip], decoder: DetailDecoder
+    ) -> tuple[list[Scores], list[Scores]]:
+        """The measures of videos of pictures in those looks, decoded by the VAE alone and with details.
+
+        `taught` is what was learned from.
+        """
         looks_LE = mean_looks(self.reader, taught)
-        scores = []
+        plain: list[Scores] = []
+        detailed: list[Scores] = []
         for i, (motion, look) in enumerate(self.performances[: self.num_pictures]):
             truths = [make_clip(one, look) for one in continuations(motion, 6, seed=i)]
-            video_FHWC = animate(training, truths[0], seed=i)
-            scores.append(score(video_FHWC, truths[0], truths, looks_LE, reader=self.reader))
-        return scores
-
-
-def animate(training: ActionTraining, reference: Clip, seed: int) -> Tensor:
-    """A video (F, H, W, 3) in [0, 1] that goes on from the clip's first frame, with what was learned."""
-    picture_1HWC = clip_video(reference)[:1]
-    return torch.stack([*training.animate(picture_1HWC, reference.caption, seed, SAMPLER)])
+            picture_1HWC, vae = clip_video(truths[0])[:1], training.base.vae
+            latents_FCHW = training.animate_latents(picture_1HWC, truths[0].caption, i, SAMPLER)
+            for frames, scores in (
+                (decode_frames(vae, latents_FCHW), plain),
+                (decode_frames_with_details(vae, decoder, latents_FCHW, picture_1HWC), detailed),
+            ):
+                scores.append(score(torch.stack([*frames]), truths[0], truths, looks_LE, reader=self.reader))
+        return plain, detailed

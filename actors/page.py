@@ -1,9 +1,7 @@
 """`python -m actors page`: what actors look like and what the small base knows, with figures."""
 
 import argparse
-import base64
 import html
-import io
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,7 +9,6 @@ from pathlib import Path
 from statistics import fmean
 
 import torch
-from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
@@ -21,10 +18,11 @@ from .actions import ACTIONS, EXTRA_MOTIONS, HELD_OUT_ACTIONS
 from .clips import Clip, make_clip
 from .looks import draw_look
 from .measures import Scores, markdown_table, mean_looks, score
-from .motion import FPS, continuations, draw_motion
+from .motion import continuations, draw_motion
 from .reader import WEIGHTS as READER
 from .reader import Reader, clip_video, load_reader
 from .small_base import FOLDER, SmallBase, load_small_base
+from .web import animation, page
 
 NUM_TRUTHS = 6
 FRESH = 10**6
@@ -102,7 +100,7 @@ def _tables(base: SmallBase, reader: Reader, samples: Sequence[Sample]) -> Itera
 
 def _page(samples: Sequence[Sample], tables: Sequence[str]) -> str:
     actors = [
-        _figure(clip_video(_fresh_clip(action, 20 * i + j, held_out=j == 3)), action)
+        animation(clip_video(_fresh_clip(action, 20 * i + j, held_out=j == 3)), action)
         for i, action in enumerate((*ACTIONS, *EXTRA_MOTIONS))
         for j in range(4)
     ]
@@ -110,43 +108,14 @@ def _page(samples: Sequence[Sample], tables: Sequence[str]) -> str:
     for sample in sorted(samples, key=lambda s: s.held_out):
         known = "held out" if sample.held_out else "seen"
         made += [
-            _figure(clip_video(sample.truth), f"{sample.action} ({known}): truth"),
-            _figure(sample.video_FHWC, f"small base, joint error {sample.scores.joint_error:.1f} %"),
+            animation(clip_video(sample.truth), f"{sample.action} ({known}): truth"),
+            animation(sample.video_FHWC, f"small base, joint error {sample.scores.joint_error:.1f} %"),
         ]
-    return _TEMPLATE.format(
-        actors="".join(actors),
-        made="".join(made),
-        tables="".join(f"<pre>{html.escape(t)}</pre>" for t in tables),
+    body = (
+        "<h2>Every action in four looks; the fourth is one that the small base has never seen</h2>"
+        f"<div>{''.join(actors)}</div>"
+        "<h2>Pictures animated by the small base, beside one true continuation</h2>"
+        f"<div>{''.join(made)}</div>"
+        f"<h2>Figures</h2>{''.join(f'<pre>{html.escape(text)}</pre>' for text in tables)}"
     )
-
-
-def _figure(video_FHWC: Tensor, text: str) -> str:
-    frames = [Image.fromarray(frame) for frame in (video_FHWC * 255).round().byte().numpy()]
-    file = io.BytesIO()
-    frames[0].save(
-        file, "webp", save_all=True, append_images=frames[1:], duration=1000 / FPS, loop=0, quality=85
-    )
-    data = base64.b64encode(file.getvalue()).decode()
-    return (
-        f'<figure><img src="data:image/webp;base64,{data}" alt="{html.escape(text)}">'
-        f"<figcaption>{html.escape(text)}</figcaption></figure>"
-    )
-
-
-_TEMPLATE = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>Actors and the small base</title>
-<style>
-body {{ font: 15px/1.5 sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em; }}
-div {{ display: grid; grid-template-columns: repeat(8, 1fr); gap: 8px; }}
-figure {{ margin: 0; }} img {{ width: 100%; }} figcaption {{ font-size: 11px; }}
-pre {{ overflow-x: auto; }}
-</style>
-<h1>Actors and the small base</h1>
-<h2>Every action in four looks; the fourth is one that the small base has never seen</h2>
-<div>{actors}</div>
-<h2>Pictures animated by the small base, beside one true continuation</h2>
-<div>{made}</div>
-<h2>Figures</h2>
-{tables}
-</html>
-"""
+    return page("Actors and the small base", body, columns=8)

@@ -26,6 +26,8 @@ from .reader import clip_video
 
 FOLDER = Path(__file__).parent / "weights" / "base"
 MOTION = FOLDER / "motion.safetensors"
+DETAILS = FOLDER.parent / "details.safetensors"
+"""A detail decoder for its VAE."""
 
 SAMPLER = SamplerConfig(num_frames=8, steps=20, cfg=1.5)
 """Twenty steps look like more here, and more guidance gives a figure colours that it does not have."""

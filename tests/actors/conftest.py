@@ -6,4 +6,33 @@ The root comes last on sys.path: our `nodes/` must never hide ComfyUI's `nodes.p
 import sys
 from pathlib import Path
 
+import pytest
+
 sys.path.append(str(Path(__file__).resolve().parents[2]))
+
+from actors.__main__ import main
+from actors.base.pretrain import MINUTES, STAGES, Pretraining
+from actors.base.training import Limit
+from flash_modules.cli import main as product
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small base after a step of each stage."""
+    folder = tmp_path_factory.mktemp("base")
+    limits = dict.fromkeys(MINUTES, Limit(steps=1))
+    made = Pretraining(out=folder, limits=limits, num_clips=2, seed=0, workers=1)
+    for stage in STAGES.values():
+        stage(made)
+    return folder / "export"
+
+
+@pytest.fixture(scope="session")
+def tiny_details(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A detail decoder for its VAE, after a step."""
+    folder = tmp_path_factory.mktemp("details")
+    assert main(["clips", "--action", "arm wave", "--num", "1", "--out", str(folder / "clips")]) == 0
+    words = ["train-decoder", "--vae", str(tiny_base), "--clips", str(folder / "clips"), "--frames", "8"]
+    words += ["--sampling", "whole", "--size", "64", "--width", "4", "--steps", "1"]
+    assert product([*words, "--runs", str(folder), "--out", "run"]) == 0
+    return folder / "run" / "run.safetensors"

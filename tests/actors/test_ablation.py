@@ -3,13 +3,13 @@
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
 from actors import ablation, learning
-from actors.ablation import BEFORE, Result, result, table
-from actors.base.pretrain import MINUTES, STAGES, Pretraining
-from actors.base.training import Limit
+from actors.__main__ import main
+from actors.ablation import BEFORE, TABLES, WAYS, Judge, Result, figure, table
 from actors.learning import Exam, Lesson, prepare
 from actors.measures import Scores
 from actors.reader import Reader, load_reader
@@ -32,75 +32,100 @@ def reader() -> Reader:
     return load_reader()
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small base after a step of each stage."""
-    folder = tmp_path_factory.mktemp("base")
-    limits = dict.fromkeys(MINUTES, Limit(steps=1))
-    made = Pretraining(out=folder, limits=limits, num_clips=2, seed=0, workers=1)
-    for stage in STAGES.values():
-        stage(made)
-    return folder / "export"
-
-
 @pytest.fixture
-def small_exam(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One clip, one picture, two sampling steps."""
-    monkeypatch.setattr(ablation, "Exam", partial(Exam, num_clips=1, num_pictures=1))
+def judge(reader: Reader, tiny_base: Path, tiny_details: Path, monkeypatch: pytest.MonkeyPatch) -> Judge:
+    """It asks for one clip and one picture, in two sampling steps."""
     monkeypatch.setattr(learning, "SAMPLER", replace(learning.SAMPLER, steps=2))
+    return Judge(reader, tiny_base, tiny_details, partial(Exam, num_clips=1, num_pictures=1))
 
 
-def test_a_run_learns_and_its_result_is_kept(
-    tmp_path: Path, reader: Reader, base: Path, small_exam: None
-) -> None:
-    lesson = Lesson(action="soccer shoot", num_clips=2, steps=2)
-    before = result(lesson, tmp_path / "before", reader, base, trained=False)
-    after = result(lesson, tmp_path / "after", reader, base, trained=True)
+def test_a_run_learns_and_its_result_is_kept(tmp_path: Path, judge: Judge) -> None:
+    lesson = Lesson(actions=("soccer shoot",), num_clips=2, steps=2)
+    before = judge.result(lesson, "soccer shoot", tmp_path / "before", trained=False)
+    after = judge.result(lesson, "soccer shoot", tmp_path / "after", trained=True)
     assert before.loss is None
     assert after.loss is not None
     assert after.loss > 0
     assert before.noise_error != after.noise_error
     assert before.scores[0].joint_floor == after.scores[0].joint_floor
-    kept = tmp_path / "after" / "result.json"
+    assert after.scores[0].sharpness != after.detailed[0].sharpness
+    kept = tmp_path / "after" / "result-soccer-shoot.json"
     kept.write_text(kept.read_text().replace(f'"noise_error": {after.noise_error}', '"noise_error": 7.5'))
-    assert result(lesson, tmp_path / "after", reader, base, trained=True) == replace(after, noise_error=7.5)
+    again = judge.result(lesson, "soccer shoot", tmp_path / "after", trained=True)
+    assert again == replace(after, noise_error=7.5)
+
+
+def test_actions_learned_together_are_one_training(
+    tmp_path: Path, judge: Judge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lesson = Lesson(actions=("arm wave", "soccer shoot"), num_clips=1, steps=1)
+    first = judge.result(lesson, "arm wave", tmp_path, trained=True)
+    state = (tmp_path / "run" / "loss.csv").read_bytes()
+    second = judge.result(lesson, "soccer shoot", tmp_path, trained=True)
+    assert (tmp_path / "run" / "loss.csv").read_bytes() == state
+    assert state.count(b"\n") == 1 + 2  # a step for each action
+    assert first.loss == second.loss
+    assert first.scores != second.scores
 
 
 def test_the_exam_is_the_same_each_time_and_holds_other_clips_in_other_looks(
-    tmp_path: Path, reader: Reader, base: Path
+    tmp_path: Path, reader: Reader, tiny_base: Path
 ) -> None:
-    lesson = Lesson(action="arm wave", num_clips=2)
-    training, exam = prepare(lesson, tmp_path, base), Exam("arm wave", reader, num_clips=2)
+    lesson = Lesson(actions=("arm wave",), num_clips=2)
+    training, exam = prepare(lesson, tmp_path, tiny_base), Exam("arm wave", reader, num_clips=2)
     assert exam.noise_error(training) == exam.noise_error(training)
-    taught = {clip.look for clip in lesson.clips}
-    assert not taught & {clip.look for clip in exam.clips}
-    assert not {clip.motion for clip in lesson.clips} & {clip.motion for clip in exam.clips}
+    taught = lesson.clips["arm wave"]
+    assert not {clip.look for clip in taught} & {clip.look for clip in exam.clips}
+    assert not {clip.motion for clip in taught} & {clip.motion for clip in exam.clips}
 
 
 def test_seeds_are_other_clips() -> None:
     captions = [
-        [clip.caption for clip in Lesson(action="arm wave", seed=seed, num_clips=3).clips]
+        [clip.caption for clip in Lesson(actions=("arm wave",), seed=seed, num_clips=3).clips["arm wave"]]
         for seed in (0, 0, 1)
     ]
     assert captions[0] == captions[1] != captions[2]
 
 
-def test_the_table_says_what_each_variant_closes() -> None:
-    before = Result(loss=None, noise_error=0.2, scores=[SCORES])
-    results = {
-        BEFORE: [before, before],
-        1: [
-            Result(loss=0.1, noise_error=0.15, scores=[replace(SCORES, joint_error=error)])
-            for error in (5.0, 7.0)
-        ],
-        5: [],
-    }
-    lines = table(results).splitlines()
-    assert len(lines) == 4
-    assert lines[2] == "| before |  | 0.2000 ± 0.0000 | 10.0 ± 0.0 |  | 0.90 ± 0.00 | 0.20 ± 0.00 |"
-    assert (
-        lines[3] == "| #1 | 0.1000 ± 0.0000 | 0.1500 ± 0.0000 | 6.0 ± 1.4 | 50% | 0.90 ± 0.00 | 0.20 ± 0.00 |"
+def made(joint_error: float, *, loss: float | None = 0.1, detailed: float = 1.0) -> Result:
+    return Result(
+        loss=loss,
+        noise_error=0.15,
+        scores=[replace(SCORES, joint_error=joint_error)],
+        detailed=[replace(SCORES, joint_error=detailed)],
     )
+
+
+def test_the_table_says_what_each_way_closes() -> None:
+    results = {
+        BEFORE: [made(10.0, loss=None)] * 2,
+        "#1": [made(5.0), made(7.0)],
+        "#5": [made(4.0, detailed=2.0)],
+    }
+    lines = table(results, TABLES["variants"]).splitlines()
+    starts = [line.split(" ± ")[0] for line in lines[2:]]
+    assert lines[2].startswith("| before learning |  | 0.1500 ± 0.0000 |  | 10.0 ± 0.0 | 0.50 ± 0.00 |")
+    assert lines[3].startswith("| #1 | 0.1000 ± 0.0000 | 0.1500 ± 0.0000 | 50% | 6.0 ± 1.4 |")
+    assert lines[4].startswith("| #5 | 0.1000 | 0.1500 | 75% | 4.0 |")
+    assert lines[5].startswith("| #6 | 0.1000 | 0.1500 | 100% | 2.0 |")
+    assert len(starts) == 4
+
+
+def test_the_figure_has_a_column_for_each_variant_that_was_run() -> None:
+    results = {BEFORE: [made(10.0)], "#1": [made(5.0), made(7.0)], "#5": [made(4.0)]}
+    root = ElementTree.fromstring(figure(results))
+    words = [element.text for element in root.iter() if element.tag.endswith("text")]
+    assert words[1:] == [
+        *("still picture 12.0", "another true video 2.0"),
+        *("10.0", "before learning", "6.0", "#1", "4.0", "#5", "1.0", "#6"),
+    ]
+    assert len([element for element in root.iter() if element.tag.endswith("circle")]) == 5
+
+
+def test_each_way_differs_from_the_others() -> None:
+    ways = [*WAYS.values()]
+    assert all(way not in ways[:i] for i, way in enumerate(ways))
+    assert {name for names in TABLES.values() for name in names} - {"#6"} == {*WAYS}
 
 
 def test_no_run_is_begun_when_time_is_over(
@@ -108,31 +133,23 @@ def test_no_run_is_begun_when_time_is_over(
 ) -> None:
     begun = []
 
-    def run(lesson: Lesson, folder: Path, reader: Reader, base: Path, *, trained: bool) -> Result:
+    def result(judge: Judge, lesson: Lesson, action: str, folder: Path, *, trained: bool) -> Result:
         begun.append(folder.name)
-        return Result(loss=0.1 if trained else None, noise_error=0.1, scores=[SCORES])
+        return made(5.0, loss=0.1 if trained else None)
 
-    monkeypatch.setattr(ablation, "result", run)
-    words = [
-        "ablate",
-        "--out",
-        str(tmp_path),
-        "--actions",
-        "arm wave",
-        "--variants",
-        "1",
-        "5",
-        "--seeds",
-        "2",
-    ]
-    from actors.__main__ import main
-
+    monkeypatch.setattr(Judge, "result", result)
+    words = ["ablate", "--out", str(tmp_path), "--actions", "arm wave", "--tables", "variants", "clips"]
+    words += ["--ways", "#1", "#1, 4 clips", "#1, jointly", "--seeds", "2"]
     assert main(words) == 0
-    assert begun == [f"arm-wave-{variant}-seed{seed}-300" for seed in (0, 1) for variant in (0, 1, 5)]
-    assert "All 6 runs are done." in capsys.readouterr().out
+    assert begun == [
+        *(f"arm-wave-{way}-seed{seed}-200" for seed in (0, 1) for way in ("before-learning", "1")),
+        *(f"{run}-seed{seed}-200" for seed in (0, 1) for run in ("arm-wave-1-4-clips", "all-1-jointly")),
+    ]
+    assert "All 8 runs are done." in capsys.readouterr().out
+    assert "<svg" in (tmp_path / "variants.svg").read_text()
     begun.clear()
     times = iter([0.0, 1.0, 5000.0, 5000.0])
     monkeypatch.setattr(ablation.time, "monotonic", lambda: next(times))
     assert main([*words, "--hours", "1"]) == 0
     assert len(begun) == 1
-    assert "5 of 6 runs were not begun." in capsys.readouterr().out
+    assert "7 of 8 runs were not begun." in capsys.readouterr().out

@@ -195,18 +195,21 @@ class ActionTraining:
     @torch.no_grad()
     def animate(self, image_1HWC: Tensor, prompt: str, seed: int, sampler: SamplerConfig) -> Iterator[Tensor]:
         """Frames (H, W, 3) in [0, 1] of a video with the action as far as it is learned."""
-        vae = self.base.vae.to(self.device)
-        latents_FCHW = sample_video(
+        latents_FCHW = self.animate_latents(image_1HWC, prompt, seed, sampler)
+        yield from decode_frames(self.base.vae.to(self.device), latents_FCHW)
+        self.base.vae.to("cpu")
+
+    def animate_latents(self, image_1HWC: Tensor, prompt: str, seed: int, sampler: SamplerConfig) -> Tensor:
+        """The scaled latents of that video."""
+        return sample_video(
             self.predict,
-            encode_picture(vae, image_1HWC),
+            encode_picture(self.base.vae.to(self.device), image_1HWC),
             self.embeds(prompt),
             self.embeds(""),
             seed=seed,
             config=sampler,
             style=AdaINConfig(),
         )
-        yield from decode_frames(vae, latents_FCHW)
-        self.base.vae.to("cpu")
 
     def embeds(self, prompt: str) -> Tensor:
         """Text embeddings (1, M, C), on the device."""

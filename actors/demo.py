@@ -1,0 +1,224 @@
+"""`make demo`: an action is learned from a few clips, pictures perform it; a page with measures."""
+
+import argparse
+import csv
+import html
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from statistics import fmean
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from flash_modules.cli import main as product
+from flash_modules.training.clip_files import examine, read_frames
+from flash_modules.video_files import as_picture, write_picture
+
+from .actions import HELD_OUT_ACTIONS
+from .clips import Clip, make_clip
+from .learning import Lesson, write_clip
+from .looks import HELD_OUT_STYLE, Look, draw_look
+from .measures import Scores, gap_closed, mean_looks, score
+from .motion import continuations, draw_motion
+from .reader import clip_video, load_reader
+from .small_base import DETAILS, FOLDER, MOTION, SAMPLER
+from .web import animation, curve, page, table
+
+NUM_CLIPS = 8
+NUM_PICTURES = 3
+NUM_TRUTHS = 6
+_UNSEEN = 4 * 10**6
+"""Seeds from here on are of the pictures."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `demo`."""
+    parser.description = (
+        "Learn an action that the small base has never seen from 8 clips, animate three pictures with it, "
+        "and write a page. What is done is kept: the same command goes on."
+    )
+    parser.set_defaults(run=show)
+    parser.add_argument(
+        "--action", choices=HELD_OUT_ACTIONS, default=HELD_OUT_ACTIONS[0], help="default %(default)s"
+    )
+    parser.add_argument("--out", type=Path, default=Path("out/demo"), help="default %(default)s")
+    parser.add_argument("--steps", type=int, default=Lesson.steps, help="of learning (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="other clips and pictures (default %(default)s)")
+
+
+def show(args: argparse.Namespace) -> None:
+    """Do what is not done yet, and write the page."""
+    name = args.action.replace(" ", "-")
+    demo = Demo(args.out / f"{name}-seed{args.seed}-{args.steps}", args.action, args.steps, args.seed)
+    demo.write_inputs()
+    for words in tqdm(demo.commands, desc=f"Demo: {args.action}", unit="command"):
+        demo.run(words)
+    page_file = args.out / "index.html"
+    page_file.write_text(demo.page(), encoding="utf-8")
+    print(f"Wrote {page_file}")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A picture that is to perform the action, and what it might truly look like then."""
+
+    number: int
+    truths: Sequence[Clip]
+
+    @property
+    def name(self) -> str:
+        return f"picture-{self.number}"
+
+
+@dataclass(frozen=True)
+class Demo:
+    """One action, learned in one folder."""
+
+    folder: Path
+    action: str
+    steps: int
+    seed: int
+
+    @cached_property
+    def clips(self) -> list[Clip]:
+        """What is learned from."""
+        lesson = Lesson(actions=(self.action,), seed=self.seed, num_clips=NUM_CLIPS)
+        return [*lesson.clips[self.action]]
+
+    @cached_property
+    def subjects(self) -> list[Subject]:
+        """Other people elsewhere; the last one in a style that the small base has never seen."""
+        seeds = range(_UNSEEN + 1000 * self.seed, _UNSEEN + 1000 * (self.seed + 1))
+        looks = [draw_look(seed) for seed in seeds[: NUM_PICTURES - 1]]
+        strange = (draw_look(seed, held_out=True) for seed in seeds)
+        looks.append(next(look for look in strange if look.style == HELD_OUT_STYLE))
+        return [Subject(i, self._truths(seeds[i], look)) for i, look in enumerate(looks)]
+
+    def _truths(self, seed: int, look: Look) -> list[Clip]:
+        motions = continuations(draw_motion(self.action, seed), NUM_TRUTHS, seed=seed)
+        return [make_clip(motion, look) for motion in motions]
+
+    def write_inputs(self) -> None:
+        """Write the clips as videos with their captions, and the pictures."""
+        (self.folder / "clips").mkdir(parents=True, exist_ok=True)
+        for i, clip in enumerate(self.clips):
+            write_clip(self.folder / "clips" / f"{i}.mp4", clip)
+        for subject in self.subjects:
+            picture = as_picture(clip_video(subject.truths[0])[0])
+            write_picture(self.folder / f"{subject.name}.png", picture)
+
+    @property
+    def commands(self) -> list[list[str]]:
+        """Arguments of `python -m flash_modules`: learn, then animate each picture without and with it."""
+        action = ["--action", str(self._action), "--decoder", str(DETAILS)]
+        return [
+            self._learn(),
+            *(self._animate(subject, "before", []) for subject in self.subjects),
+            *(self._animate(subject, "after", action) for subject in self.subjects),
+        ]
+
+    @property
+    def _action(self) -> Path:
+        return self.folder / "learned" / "learned.safetensors"
+
+    def _learn(self) -> list[str]:
+        words = [
+            "train",
+            "--base",
+            str(FOLDER),
+            "--motion",
+            str(MOTION),
+            "--clips",
+            str(self.folder / "clips"),
+        ]
+        words += ["--size", "128", "--frames", "8", "--sampling", "whole", "--pool", "4"]
+        words += ["--steps", str(self.steps), "--lr", "1e-3", "--seed", str(self.seed)]
+        return [*words, "--runs", str(self.folder), "--out", "learned"]
+
+    def _animate(self, subject: Subject, when: str, more: Sequence[str]) -> list[str]:
+        words = ["animate", "--base", str(FOLDER), "--motion", str(MOTION), *more]
+        words += ["--image", str(self.folder / f"{subject.name}.png"), "--prompt", subject.truths[0].caption]
+        words += ["--frames", "8", "--steps", str(SAMPLER.steps), "--cfg", str(SAMPLER.cfg)]
+        return [*words, "--seed", str(subject.number), "--out", str(self.folder / f"{subject.name}-{when}")]
+
+    def run(self, words: Sequence[str]) -> None:
+        """Run a command of the product, unless its result is there. Raises KeyboardInterrupt if stopped."""
+        learns = words[0] == "train"
+        if self._learned() if learns else Path(words[-1]).is_dir():
+            return
+        tqdm.write(_shown(words))
+        code = product(words)
+        if code == 130 or (learns and not code and not self._learned()):
+            raise KeyboardInterrupt
+        if code:
+            raise ValueError(f"The command ended with {code}: see above.")
+
+    def _learned(self) -> bool:
+        return self._action.is_file() and (self._action.parent / f"checkpoint-{self.steps}").is_dir()
+
+    def video(self, subject: Subject, when: str) -> Tensor:
+        """What `animate` has written, FHWC in [0, 1]."""
+        path = self.folder / f"{subject.name}-{when}"
+        footage = examine(path)
+        return read_frames(path, footage, range(len(footage.times)), None).movedim(1, -1)
+
+    def page(self) -> str:
+        """The page, with everything on it."""
+        return page(f"Learned from {NUM_CLIPS} clips: {self.action}", "".join(self._parts()), columns=4)
+
+    def _parts(self) -> Iterator[str]:
+        yield "<h2>Three pictures that were not in the clips</h2><div>"
+        for subject in self.subjects:
+            truth = clip_video(subject.truths[0])
+            yield animation(truth[:1], "the picture")
+            yield animation(truth, "one of many true ways to go on")
+            yield animation(self.video(subject, "before"), "before learning")
+            yield animation(self.video(subject, "after"), "after learning")
+        yield f"</div><h2>Measured</h2>{self._measures()}<h2>What it learned from</h2><div>"
+        yield from (animation(clip_video(clip), clip.caption) for clip in self.clips)
+        yield f"</div><h2>Learning</h2>{self._losses()}<h2>The commands</h2><pre>"
+        yield html.escape("\n".join(map(_shown, self.commands)))
+        yield "</pre>"
+
+    def _measures(self) -> str:
+        reader = load_reader()
+        looks_LE = mean_looks(reader, self.clips)
+        scores = {
+            when: [
+                score(self.video(s, when), s.truths[0], s.truths, looks_LE, reader=reader)
+                for s in self.subjects
+            ]
+            for when in ("before", "after")
+        }
+        means = {
+            when: {f.name: fmean(getattr(score, f.name) for score in found) for f in fields(Scores)}
+            for when, found in scores.items()
+        }
+        before, after = means["before"], means["after"]
+        rows = {
+            f.metadata["title"]: [f"{before[f.name]:.3g}", f"{after[f.name]:.3g}"] for f in fields(Scores)
+        }
+        closed = gap_closed(before["joint_error"], after["joint_error"], before["joint_floor"])
+        pairs = [(self.video(s, "after")[0], clip_video(s.truths[0])[0]) for s in self.subjects]
+        exactly = "exactly" if all(torch.equal(*pair) for pair in pairs) else "not exactly"
+        verdict = (
+            f"Learning closes {closed:.0%} of the gap between the joint error before it and the floor, that "
+            f"of one true video against others; a still picture has {before['still_error']:.1f} %. Frame 0 "
+            f"is {exactly} the picture."
+        )
+        return f"{table(['before learning', 'after learning'], rows)}<p>{html.escape(verdict)}"
+
+    def _losses(self) -> str:
+        with (self._action.parent / "loss.csv").open(newline="", encoding="utf-8") as file:
+            losses = [float(row["loss"]) for row in csv.DictReader(file)]
+        part = max(1, len(losses) // 50)
+        means = [fmean(losses[i : i + part]) for i in range(0, len(losses) - part + 1, part)]
+        return curve(means, f"loss, mean of {part} steps each, over {len(losses)} steps")
+
+
+def _shown(words: Sequence[str]) -> str:
+    return f"python -m flash_modules {shlex.join(words)}"

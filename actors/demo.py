@@ -11,19 +11,20 @@ from pathlib import Path
 from statistics import fmean
 
 import torch
+from einops import rearrange
 from torch import Tensor
 from tqdm import tqdm
 
 from flash_modules.cli import main as product
 from flash_modules.training.clip_files import examine, read_frames
-from flash_modules.video_files import as_picture, write_picture
+from flash_modules.video_files import as_picture, write_picture, write_video
 
 from .actions import HELD_OUT_ACTIONS
 from .clips import Clip, make_clip
 from .learning import Lesson, write_clip
 from .looks import HELD_OUT_STYLE, Look, draw_look
 from .measures import Scores, gap_closed, mean_looks, score
-from .motion import continuations, draw_motion
+from .motion import FPS, continuations, draw_motion
 from .reader import clip_video, load_reader
 from .small_base import DETAILS, FOLDER, MOTION, SAMPLER
 from .web import animation, curve, page, table
@@ -57,9 +58,10 @@ def show(args: argparse.Namespace) -> None:
     demo.write_inputs()
     for words in tqdm(demo.commands, desc=f"Demo: {args.action}", unit="command"):
         demo.run(words)
+    write_video(args.out / "demo.webp", demo.overview(), FPS)
     page_file = args.out / "index.html"
     page_file.write_text(demo.page(), encoding="utf-8")
-    print(f"Wrote {page_file}")
+    print(f"Wrote {page_file}, and its videos side by side as {args.out / 'demo.webp'}")
 
 
 @dataclass(frozen=True)
@@ -165,6 +167,15 @@ class Demo:
         path = self.folder / f"{subject.name}-{when}"
         footage = examine(path)
         return read_frames(path, footage, range(len(footage.times)), None).movedim(1, -1)
+
+    def overview(self) -> Tensor:
+        """Frames of one video: a row for each picture, with it, a truth, before and after learning."""
+        rows = []
+        for subject in self.subjects:
+            truth = clip_video(subject.truths[0])
+            made = [self.video(subject, when) for when in ("before", "after")]
+            rows.append(torch.stack([truth[:1].expand_as(truth), truth, *made]))
+        return rearrange(torch.stack(rows), "rows columns f h w c -> f (rows h) (columns w) c")
 
     def page(self) -> str:
         """The page, with everything on it."""

@@ -36,6 +36,8 @@ def test_a_page_comes_out_and_again_the_same(small_world: Path) -> None:
         out = small_world / name
         assert main([*WORDS, "--out", str(out)]) == 0
         pages.append((out / "index.html").read_text().replace(str(out), "OUT"))
+        with Image.open(out / "demo.webp") as overview:
+            assert (overview.size, overview.n_frames) == ((4 * 128, 128), 8)
     assert pages[0] == pages[1]
     text = pages[0]
     assert text.count("<img") == 4 + 2  # a picture, its truth, before, after; two clips

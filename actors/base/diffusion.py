@@ -51,9 +51,9 @@ class DiffusionConfig:
 _MAX_SNR = 5.0
 """Gamma of min-SNR, as its authors chose it."""
 
-PICTURES = Recipe(lr=6e-4, scales={"unet": 1.0, "text_encoder": 1.0})
-PAIRS = Recipe(lr=6e-4, scales={"unet": 1.0})
-CLIPS = Recipe(lr=5e-4, scales={"motion": 1.0, "unet": 1.0})
+PICTURES = Recipe(lr=6e-4, parts=("unet", "text_encoder"))
+PAIRS = Recipe(lr=4e-4, parts=("unet",))
+CLIPS = Recipe(lr=3e-4, parts=("motion", "unet"))
 
 
 def train_pictures(
@@ -63,11 +63,11 @@ def train_pictures(
     config = config or DiffusionConfig()
     unet, text_encoder = new_unet(seed).train(), new_text_encoder(data.tokenizer, seed).train()
 
-    def loss_of_step(step: int) -> tuple[Tensor, str]:
+    def loss_of_step(step: int) -> Tensor:
         draws = generator(seed, "pictures", step)
         latents_BCHW, tokens_BM = data.draw_pictures(config.pictures, draws, config.caption_drop)
         text_embeds = text_encoder(tokens_BM).last_hidden_state
-        return picture_loss(unet, latents_BCHW, text_embeds, draws), "pictures"
+        return picture_loss(unet, latents_BCHW, text_embeds, draws)
 
     model = nn.ModuleDict({"unet": unet, "text_encoder": text_encoder})
     train(out / "pictures", model, loss_of_step, PICTURES, limit)
@@ -85,11 +85,11 @@ def train_pairs(
     unet, text_encoder = read_unet(out / "pictures").train(), read_text_encoder(out, data)
     predict = _predict_pairs(unet)
 
-    def loss_of_step(step: int) -> tuple[Tensor, str]:
+    def loss_of_step(step: int) -> Tensor:
         draws = generator(seed, "pairs", step)
         latents_BFCHW, tokens_BM = data.draw_pairs(config.pairs, draws, config.caption_drop)
         text_embeds = text_encoder(tokens_BM).last_hidden_state
-        return first_frame_loss(predict, latents_BFCHW, text_embeds, draws), "pairs"
+        return first_frame_loss(predict, latents_BFCHW, text_embeds, draws)
 
     train(out / "pairs", nn.ModuleDict({"unet": unet}), loss_of_step, PAIRS, limit)
 
@@ -160,21 +160,20 @@ def train_clips(
     config = config or DiffusionConfig()
     text_encoder = read_text_encoder(out, data)
     views = share_weights(read_unet(out / "pairs").train(), seed)
-    kinds = {
-        "pictures": (data.draw_pictures, config.pictures, partial(picture_loss, views.unet)),
-        "pairs": (data.draw_pairs, config.pairs, partial(first_frame_loss, views.predict_pairs)),
-        "plain": (data.draw_clips, config.clips, partial(plain_loss, views.animated.predict)),
-        "first frame": (data.draw_clips, config.clips, partial(first_frame_loss, views.cross_frame.predict)),
-    }
+    ways = (
+        (data.draw_pictures, config.pictures, partial(picture_loss, views.unet)),
+        (data.draw_pairs, config.pairs, partial(first_frame_loss, views.predict_pairs)),
+        (data.draw_clips, config.clips, partial(plain_loss, views.animated.predict)),
+        (data.draw_clips, config.clips, partial(first_frame_loss, views.cross_frame.predict)),
+    )
     shares = torch.tensor([config.picture_steps, config.pair_steps, config.plain_steps])
     shares = torch.cat([shares, 1 - shares.sum(0, keepdim=True)])
 
-    def loss_of_step(step: int) -> tuple[Tensor, str]:
+    def loss_of_step(step: int) -> Tensor:
         draws = generator(seed, "clips", step)
-        kind = [*kinds][torch.multinomial(shares, 1, generator=draws)]
-        draw, count, loss = kinds[kind]
+        draw, count, loss = ways[int(torch.multinomial(shares, 1, generator=draws))]
         latents, tokens_BM = draw(count, draws, config.caption_drop)
-        return loss(latents, text_encoder(tokens_BM).last_hidden_state, draws), kind
+        return loss(latents, text_encoder(tokens_BM).last_hidden_state, draws)
 
     model = nn.ModuleDict({"unet": views.unet, "motion": views.animated.motion})
     train(out / "clips", model, loss_of_step, CLIPS, limit)

@@ -1,12 +1,14 @@
-"""One training loop for all stages. After kill -9 the same command goes on from the last saved step."""
+"""Training of all stages: until a time is over, with averaged weights, on the run folders of the product.
 
-import csv
+After kill -9 the same command goes on from the last saved step.
+"""
+
 import math
 import random
-import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -14,9 +16,14 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from flash_modules.checkpoint.tensor_file import Tensors, read_tensors, write_tensors
+from flash_modules.training.loop import restore, snapshot
+from flash_modules.training.run_folder import LossTable, Progress, RunFolder
 
-LossOfStep = Callable[[int], tuple[Tensor, str]]
-"""``loss_of_step(step) -> (loss, kind of step)``, the same for the same step and weights."""
+LossOfStep = Callable[[int], Tensor]
+"""``loss_of_step(step) -> loss``, the same for the same step and weights."""
+
+_AVERAGE = "averaged.safetensors"
+_SMOOTHING = 0.98
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,8 +31,8 @@ class Recipe:
     """Settings of AdamW and of the averaged weights."""
 
     lr: float
-    scales: Mapping[str, float]
-    """Parts of the model to train, each with a factor on the learning rate."""
+    parts: tuple[str, ...]
+    """Parts of the model to train."""
     warmup: int = 100
     """Steps until the learning rate is at its peak."""
     weight_decay: float = 0.01
@@ -43,9 +50,9 @@ class Limit:
     """Seconds."""
     clock: Callable[[], float] = time.monotonic
 
-    def progress(self, step: int, seconds: float) -> float:
+    def over(self, progress: Progress) -> float:
         """How much of the stage is over, from 0 to 1."""
-        return min(1.0, seconds / self.seconds if self.steps is None else step / self.steps)
+        return min(1.0, progress.seconds / self.seconds if self.steps is None else progress.step / self.steps)
 
 
 def generator(seed: int, stage: str, step: int) -> torch.Generator:
@@ -59,107 +66,79 @@ def train(folder: Path, model: nn.Module, loss_of_step: LossOfStep, recipe: Reci
     The learning rate warms up, then falls as a cosine of the whole time: with a longer limit a stage that
     was over goes on.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    for draft in folder.glob(".flash-*"):  # of a killed run
-        shutil.rmtree(draft)
-    run = _Run(model, recipe)
-    run.read(folder)
-    _cut_table(folder / "loss.csv", run.step)
-    bar = tqdm(desc=folder.name, unit="step", initial=run.step, total=limit.steps)
-    with bar, (folder / "loss.csv").open("a", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        start = limit.clock() - run.seconds
-        saved = run.seconds
-        while (progress := limit.progress(run.step, run.seconds)) < 1:
-            lr = recipe.lr * min(1, (run.step + 1) / recipe.warmup) * (1 + math.cos(math.pi * progress)) / 2
-            loss, kind = run.take_step(loss_of_step, lr)
-            run.seconds = limit.clock() - start
-            table.writerow([run.step, f"{run.seconds:.2f}", f"{lr:.3e}", f"{loss:.6g}", kind])
-            bar.set_postfix(loss=f"{run.loss:.4f}", lr=f"{lr:.1e}", minutes=f"{run.seconds / 60:.1f}")
+    run = RunFolder(folder.parent, folder.name, asdict(recipe))
+    weights = {
+        f"{part}.{name}": weight
+        for part in recipe.parts
+        for name, weight in model.get_submodule(part).named_parameters()
+    }
+    stage = _Stage(run, weights, recipe)
+    bar = tqdm(desc=folder.name, unit="step", initial=stage.progress.step, total=limit.steps)
+    with bar, closing(LossTable(folder / "loss.csv", stage.progress.step)) as table:
+        start = limit.clock() - stage.progress.seconds
+        saved = stage.progress.seconds
+        while (over := limit.over(stage.progress)) < 1:
+            warm = min(1, (stage.progress.step + 1) / recipe.warmup)
+            lr = recipe.lr * warm * (1 + math.cos(math.pi * over)) / 2
+            loss = stage.take_step(loss_of_step, lr)
+            stage.progress = replace(stage.progress, seconds=limit.clock() - start)
+            table.add(stage.progress.step, stage.progress.seconds, loss)
+            minutes = f"{stage.progress.seconds / 60:.1f}"
+            bar.set_postfix(loss=f"{stage.progress.loss:.4f}", lr=f"{lr:.1e}", minutes=minutes)
             bar.update()
-            if run.seconds - saved >= limit.save_every:
-                file.flush()
-                run.write(folder)
-                saved = run.seconds
-    run.write(folder)
+            if stage.progress.seconds - saved >= limit.save_every:
+                table.flush()
+                stage.save()
+                saved = stage.progress.seconds
+        table.flush()
+        stage.save()
 
 
-class _Run:
-    """Weights, their average, AdamW's state, and where the run is."""
+class _Stage:
+    """Weights, their average, AdamW, and where the stage is."""
 
-    def __init__(self, model: nn.Module, recipe: Recipe) -> None:
-        self.recipe = recipe
-        self.weights: dict[str, nn.Parameter] = {}
-        groups = []
-        for part, scale in recipe.scales.items():
-            named = {f"{part}.{name}": p for name, p in model.get_submodule(part).named_parameters()}
-            self.weights |= named
-            groups.append({"params": list(named.values()), "scale": scale})
+    def __init__(self, run: RunFolder, weights: Mapping[str, nn.Parameter], recipe: Recipe) -> None:
+        self.run, self.weights, self.recipe = run, weights, recipe
         self.optimizer = torch.optim.AdamW(
-            groups, lr=recipe.lr, betas=(0.9, 0.99), weight_decay=recipe.weight_decay, fused=True
+            weights.values(), lr=recipe.lr, betas=(0.9, 0.99), weight_decay=recipe.weight_decay, fused=True
         )
-        self.average = {name: weight.detach().clone() for name, weight in self.weights.items()}
-        self.step, self.seconds, self.loss = 0, 0.0, math.nan
+        self.average = {name: weight.detach().clone() for name, weight in weights.items()}
+        self.progress = Progress()
+        checkpoint, _ = run.newest()
+        if checkpoint:
+            restore(checkpoint, weights, self.optimizer)
+            self.progress = checkpoint.progress
+            for name, average in self.average.items():
+                average.copy_(checkpoint.weights[f"average/{name}"])
 
-    def take_step(self, loss_of_step: LossOfStep, lr: float) -> tuple[float, str]:
-        """Train on one batch; the result is its loss and kind."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr * group["scale"]
-        loss, kind = loss_of_step(self.step)
+    def take_step(self, loss_of_step: LossOfStep, lr: float) -> float:
+        """Train on one batch; the result is its loss."""
+        self.optimizer.param_groups[0]["lr"] = lr
+        loss = loss_of_step(self.progress.step)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.weights.values(), self.recipe.max_norm, error_if_nonfinite=True)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        self.step += 1
-        decay = min(self.recipe.ema, self.step / (self.step + 10))
-        weights = [weight.detach() for weight in self.weights.values()]
-        torch._foreach_lerp_(list(self.average.values()), weights, 1 - decay)
-        value = loss.item()
-        self.loss = value if math.isnan(self.loss) else 0.98 * self.loss + 0.02 * value
-        return value, kind
+        value, before, step = loss.item(), self.progress.loss, self.progress.step + 1
+        smooth = value if before is None else _SMOOTHING * before + (1 - _SMOOTHING) * value
+        self.progress = replace(self.progress, step=step, loss=smooth)
+        decay = min(self.recipe.ema, step / (step + 10))
+        live = [weight.detach() for weight in self.weights.values()]
+        torch._foreach_lerp_(list(self.average.values()), live, 1 - decay)
+        return value
 
-    def write(self, folder: Path) -> None:
-        metadata = {"step": str(self.step), "seconds": str(self.seconds), "loss": str(self.loss)}
-        write_tensors(folder / "state.safetensors", dict(self._tensors()), metadata)
-
-    def _tensors(self) -> Iterator[tuple[str, Tensor]]:
-        for name, weight in self.weights.items():
-            yield f"weight/{name}", weight
-            yield f"average/{name}", self.average[name]
-            for key, value in self.optimizer.state.get(weight, {}).items():
-                yield f"{key}/{name}", value
-
-    @torch.no_grad()
-    def read(self, folder: Path) -> None:
-        """Go on from the state in the folder, if there is one."""
-        if not (folder / "state.safetensors").is_file():
-            return
-        tensors, metadata = read_tensors(folder / "state.safetensors")
-        self.step, self.seconds = int(metadata["step"]), float(metadata["seconds"])
-        self.loss = float(metadata["loss"])
-        for name, weight in self.weights.items():
-            weight.copy_(tensors[f"weight/{name}"])
-            self.average[name].copy_(tensors[f"average/{name}"])
-            for key in ("step", "exp_avg", "exp_avg_sq"):
-                if f"{key}/{name}" in tensors:
-                    # laid out as the weight, or AdamW would add them in another order
-                    held = torch.empty_like(weight) if key != "step" else torch.empty(())
-                    self.optimizer.state[weight][key] = held.copy_(tensors[f"{key}/{name}"])
-
-
-def _cut_table(path: Path, step: int) -> None:
-    """Drop the rows after a step: that part is trained again. A new table gets its header."""
-    rows = []
-    if path.is_file():
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = [row for row in list(csv.reader(file))[1:] if len(row) == 5 and int(row[0]) <= step]
-    with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([["step", "seconds", "lr", "loss", "kind"], *rows])
+    def save(self) -> None:
+        """Write a checkpoint, and the averaged weights as what the stage is for."""
+        checkpoint = snapshot(self.progress, self.weights, self.optimizer)
+        averages = {f"average/{name}": average for name, average in self.average.items()}
+        self.run.write(replace(checkpoint, weights={**checkpoint.weights, **averages}), keep=1)
+        metadata = {name: str(getattr(self.progress, name)) for name in ("step", "seconds", "loss")}
+        write_tensors(self.run.path / _AVERAGE, self.average, metadata)
 
 
 def where(folder: Path) -> dict[str, float]:
     """Steps, minutes and smoothed loss of a stage."""
-    _, metadata = _state(folder)
+    _, metadata = _averages(folder)
     return {
         "steps": int(metadata["step"]),
         "minutes": round(float(metadata["seconds"]) / 60, 2),
@@ -169,13 +148,12 @@ def where(folder: Path) -> dict[str, float]:
 
 def averaged_weights(folder: Path, part: str) -> Tensors:
     """The averaged weights of a part of a stage's model."""
-    tensors, _ = _state(folder)
-    start = f"average/{part}."
+    tensors, _ = _averages(folder)
+    start = f"{part}."
     return {name.removeprefix(start): tensors[name] for name in tensors if name.startswith(start)}
 
 
-def _state(folder: Path) -> tuple[Tensors, dict[str, str]]:
-    path = folder / "state.safetensors"
-    if not path.is_file():
-        raise ValueError(f"There is no {path}: run the stage `{folder.name}` first.")
-    return read_tensors(path)
+def _averages(folder: Path) -> tuple[Tensors, dict[str, str]]:
+    if not (folder / _AVERAGE).is_file():
+        raise ValueError(f"There is no {folder / _AVERAGE}: run the stage `{folder.name}` first.")
+    return read_tensors(folder / _AVERAGE)

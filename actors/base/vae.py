@@ -31,7 +31,7 @@ class VAEConfig:
     """Noise on latents, in their standard deviations, so that the decoder bears small errors."""
 
 
-RECIPE = Recipe(lr=1e-3, scales={"vae": 1.0}, weight_decay=1e-4)
+RECIPE = Recipe(lr=1e-3, parts=("vae",), weight_decay=1e-4)
 
 
 def train_vae(out: Path, pool: ClipPool, limit: Limit, *, seed: int, config: VAEConfig | None = None) -> None:
@@ -39,11 +39,11 @@ def train_vae(out: Path, pool: ClipPool, limit: Limit, *, seed: int, config: VAE
     config = config or VAEConfig()
     vae = new_vae(seed).to(memory_format=torch.channels_last).train()
 
-    def loss_of_step(step: int) -> tuple[Tensor, str]:
+    def loss_of_step(step: int) -> Tensor:
         draws = generator(seed, "vae", step)
         whole = step % config.frames_every == config.frames_every - 1
         pixels_BCHW = draw_pixels(pool, config, draws, whole=whole)
-        return vae_loss(vae, pixels_BCHW, config, draws), "frames" if whole else "crops"
+        return vae_loss(vae, pixels_BCHW, config, draws)
 
     train(out / "vae", nn.ModuleDict({"vae": vae}), loss_of_step, RECIPE, limit)
 

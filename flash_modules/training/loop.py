@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from .run_folder import Checkpoint, LossTable, Progress, RunFolder, optimizer_tensors
+from .run_folder import Checkpoint, LossTable, Progress, RunFolder
 
 LossOfPart = Callable[[int], Tensor]
 """``loss_of_part(number) -> loss``: a part of a step, a function of its number and of the weights alone."""
@@ -145,14 +145,7 @@ class _Session:
         checkpoint, notes = self.run.newest()
         if checkpoint is None:
             return notes
-        with torch.no_grad():
-            for name, weight in self.weights.items():
-                weight.copy_(checkpoint.weights[name])
-                self.optimizer.state[weight] = {
-                    key: _like(checkpoint.optimizer[f"{key}/{name}"], weight)
-                    for key in ("step", "exp_avg", "exp_avg_sq")
-                    if f"{key}/{name}" in checkpoint.optimizer
-                }
+        restore(checkpoint, self.weights, self.optimizer)
         self.progress = self._saved = checkpoint.progress
         self._start = time.monotonic() - self.progress.seconds
         return [*notes, f"Going on from step {self.progress.step}."]
@@ -205,16 +198,33 @@ class _Session:
         if self.progress.loss is not None and (best is None or self.progress.loss < best):
             self.progress = replace(self.progress, best=self.progress.loss)
         if self.processes.index == 0:
-            state = {name: self.optimizer.state[weight] for name, weight in self.weights.items()}
-            tensors = {name: weight.detach() for name, weight in self.weights.items()}
-            checkpoint = Checkpoint(self.progress, tensors, optimizer_tensors(state))
-            self.run.write(checkpoint, self.config.keep)
+            self.run.write(snapshot(self.progress, self.weights, self.optimizer), self.config.keep)
         self._saved = self.progress
 
 
-def _like(value: Tensor, weight: Tensor) -> Tensor:
-    """A part of the optimizer's state on its weight's device; the count of steps stays on the CPU."""
-    return value.clone() if value.ndim == 0 else value.to(weight)
+def snapshot(
+    progress: Progress, weights: Mapping[str, nn.Parameter], optimizer: torch.optim.AdamW
+) -> Checkpoint:
+    """A checkpoint of weights and of AdamW's state; the tensors are the live ones."""
+    state = {f"{key}/{name}": v for name, w in weights.items() for key, v in optimizer.state[w].items()}
+    return Checkpoint(progress, {name: weight.detach() for name, weight in weights.items()}, state)
+
+
+@torch.no_grad()
+def restore(
+    checkpoint: Checkpoint, weights: Mapping[str, nn.Parameter], optimizer: torch.optim.AdamW
+) -> None:
+    """Put a checkpoint's weights and AdamW's state back, each as its weight lies in memory.
+
+    Laid out otherwise, AdamW would add them up in another order. The count of steps stays on the CPU.
+    """
+    for name, weight in weights.items():
+        weight.copy_(checkpoint.weights[name])
+        optimizer.state[weight] = {
+            key: value.clone() if value.ndim == 0 else torch.empty_like(weight).copy_(value)
+            for key in ("step", "exp_avg", "exp_avg_sq")
+            if (value := checkpoint.optimizer.get(f"{key}/{name}")) is not None
+        }
 
 
 @contextmanager

@@ -11,8 +11,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from ..checkpoint.tensor_file import Tensors, read_tensors, write_tensors
 
 _NAME = re.compile(r"[\w][\w .-]*")
@@ -191,8 +189,3 @@ def _write_text(path: Path, text: str) -> None:
     draft = path.with_name(f".flash-{path.name}")
     draft.write_text(text, encoding="utf-8")
     os.replace(draft, path)
-
-
-def optimizer_tensors(state: Mapping[str, Mapping[str, Tensor]]) -> Tensors:
-    """An optimizer's state by names of weights, as one flat dictionary of tensors."""
-    return {f"{key}/{name}": value for name, values in state.items() for key, value in values.items()}

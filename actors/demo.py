@@ -32,6 +32,8 @@ from .web import animation, curve, page, table
 NUM_CLIPS = 8
 NUM_PICTURES = 3
 NUM_TRUTHS = 6
+POOL = 4
+"""Encoded versions of a clip."""
 _UNSEEN = 4 * 10**6
 """Seeds from here on are of the pictures."""
 
@@ -137,7 +139,7 @@ class Demo:
             "--clips",
             str(self.folder / "clips"),
         ]
-        words += ["--size", "128", "--frames", "8", "--sampling", "whole", "--pool", "4"]
+        words += ["--size", "128", "--frames", "8", "--sampling", "whole", "--pool", str(POOL)]
         words += ["--steps", str(self.steps), "--lr", "1e-3", "--seed", str(self.seed)]
         return [*words, "--runs", str(self.folder), "--out", "learned"]
 

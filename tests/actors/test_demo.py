@@ -13,6 +13,7 @@ from actors.__main__ import main
 from actors.demo import Demo
 from actors.reader import clip_video
 from flash_modules.cli import main as product
+from flash_modules.cli import train
 
 WORDS = ["demo", "--action", "arm wave", "--steps", "2"]
 
@@ -27,6 +28,8 @@ def small_world(tiny_base: Path, tiny_details: Path, tmp_path: Path, monkeypatch
     monkeypatch.setattr(demo, "NUM_CLIPS", 2)
     monkeypatch.setattr(demo, "NUM_PICTURES", 1)
     monkeypatch.setattr(demo, "NUM_TRUTHS", 2)
+    monkeypatch.setattr(demo, "POOL", 1)
+    monkeypatch.setattr(train, "check_memory", lambda training: None)  # counting takes seconds each time
     return tmp_path
 
 

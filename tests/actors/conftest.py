@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 sys.path.append(str(Path(__file__).resolve().parents[2]))
 
@@ -14,6 +15,12 @@ from actors.__main__ import main
 from actors.base.pretrain import MINUTES, STAGES, Pretraining
 from actors.base.training import Limit
 from flash_modules.cli import main as product
+
+
+@pytest.fixture(autouse=True)
+def same_draws() -> None:
+    """Tests draw the same numbers each time."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")

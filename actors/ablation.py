@@ -1,7 +1,6 @@
 """`python -m actors ablate`: held-out actions learned in many ways, measured in new looks."""
 
 import argparse
-import csv
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -15,6 +14,7 @@ from tqdm import tqdm
 from flash_modules.backends.diffusers import make_detail_decoder
 from flash_modules.checkpoint import read_detail_decoder
 from flash_modules.training.presets import VARIANTS, MethodConfig
+from flash_modules.training.run_folder import read_losses
 
 from .actions import HELD_OUT_ACTIONS
 from .learning import Exam, Lesson, learn, prepare
@@ -127,7 +127,7 @@ def ablate(args: argparse.Namespace) -> None:
     """Do what is not done yet, as long as time allows; print tables of all that is done, and draw one."""
     end = time.monotonic() + 3600 * args.hours
     judge = Judge(load_reader(), args.base, args.decoder)
-    plan = [*_plan(args)]
+    plan = [*dict.fromkeys(_plan(args))]
     results: dict[str, list[Result]] = {}
     for name, action, seed in tqdm(plan, desc="Ablation", unit="run"):
         if time.monotonic() > end:
@@ -152,16 +152,15 @@ def ablate(args: argparse.Namespace) -> None:
 
 
 def _plan(args: argparse.Namespace) -> Iterator[tuple[str, str, int]]:
-    """Names of ways, actions and seeds: a table after the other, in each of them seed after seed."""
-    begun = set()
+    """Names of ways, actions and seeds: a table after the other, in each of them seed after seed.
+
+    What stands in two tables comes twice.
+    """
     for title in args.tables:
         names = (BEFORE, *(name for name in TABLES[title] if name in args.ways))
         for seed in range(args.seeds):
             for action in args.actions:
-                for name in names:
-                    if (name, action, seed) not in begun:
-                        begun.add((name, action, seed))
-                        yield name, action, seed
+                yield from ((name, action, seed) for name in names)
 
 
 def _slug(name: str) -> str:
@@ -201,8 +200,7 @@ class Judge:
 
 def _last_loss(path: Path, lesson: Lesson) -> float:
     """Mean of the last tenth of the steps, for one video: twins count as much as originals (Eq. 2)."""
-    with path.open(newline="", encoding="utf-8") as file:
-        losses = [float(row["loss"]) for row in csv.DictReader(file)]
+    losses = read_losses(path)
     return fmean(losses[-max(1, len(losses) // 10) :]) / (2 if lesson.method.twins else 1)
 
 
@@ -216,12 +214,12 @@ def table(results: Results, names: Sequence[str]) -> str:
         "likeness ↑ | leak ↓ | first jump ratio, 1 is best | consistency ↑ |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    before = _means(results[BEFORE])
+    before = _means(results, BEFORE)
     for name in (BEFORE, *names):
-        runs = results.get("#5" if name == "#6" else name, ())
+        runs = _runs(results, name)
         if not runs:
             continue
-        means = _means(runs, detailed=name == "#6")
+        means = _means(results, name)
         losses = [run.loss for run in runs if run.loss is not None]
         closed = gap_closed(
             fmean(before["joint_error"]), fmean(means["joint_error"]), fmean(before["joint_floor"])
@@ -240,11 +238,11 @@ def table(results: Results, names: Sequence[str]) -> str:
 def figure(results: Results) -> str:
     """Joint errors of the variants as an SVG, with those of a still picture and of other truths."""
     found = {
-        name: _means(results["#5" if name == "#6" else name], detailed=name == "#6")["joint_error"]
+        name: _means(results, name)["joint_error"]
         for name in (BEFORE, *TABLES["variants"])
-        if results.get("#5" if name == "#6" else name)
+        if _runs(results, name)
     }
-    before = _means(results[BEFORE])
+    before = _means(results, BEFORE)
     lines = {
         "still picture": fmean(before["still_error"]),
         "another true video": fmean(before["joint_floor"]),
@@ -252,10 +250,15 @@ def figure(results: Results) -> str:
     return points(found, lines, "joint error, % of the standing height; lower is better")
 
 
-def _means(runs: Sequence[Result], *, detailed: bool = False) -> Mapping[str, Sequence[float]]:
-    """Each measure's mean over the pictures of a run, run by run."""
-    pictures = [run.detailed if detailed else run.scores for run in runs]
+def _runs(results: Results, name: str) -> Sequence[Result]:
+    """The runs of a row; #6 is #5, decoded with details."""
+    return results.get("#5" if name == "#6" else name, ())
+
+
+def _means(results: Results, name: str) -> Mapping[str, Sequence[float]]:
+    """Each measure's mean over the pictures of a run, run by run of a row."""
+    pictures = [run.detailed if name == "#6" else run.scores for run in _runs(results, name)]
     return {
-        name: [fmean(getattr(score, name) for score in scores) for scores in pictures]
-        for name in Scores.__dataclass_fields__
+        measure: [fmean(getattr(score, measure) for score in scores) for scores in pictures]
+        for measure in Scores.__dataclass_fields__
     }

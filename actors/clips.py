@@ -7,12 +7,14 @@ from numpy.typing import NDArray
 
 from .actions import ACTIONS, EXTRA_MOTIONS, PROP_WORDS, action_sentence
 from .looks import BOTTOMS, COLORS, HAIR_COLORS, HAIRCUTS, SCENES, STYLES, TEXTURES, Look, look_words
-from .motion import FPS, Motion
+from .motion import FPS, Motion, continuations
 from .render import Brush, Shot
 from .scenes import scene_pixels
 from .skeleton import JOINTS, Array, floats
 from .stage import Stage
 
+NUM_TRUTHS = 6
+"""True continuations that a video is held against."""
 _SWAP = [
     JOINTS.index({"l": "r", "r": "l"}[name[0]] + name[1:] if name[1] == "_" else name) for name in JOINTS
 ]
@@ -67,6 +69,11 @@ def make_clip(motion: Motion, look: Look, *, num_frames: int = 8, size: int = 12
         height=float(stage.shot.scale_F[0]),
     )
     return _mirrored(clip) if motion.mirrored else clip
+
+
+def true_clips(motion: Motion, look: Look, *, seed: int, num: int = NUM_TRUTHS) -> list[Clip]:
+    """Clips that all begin with the motion's first frame and truly go on from it, each in its own way."""
+    return [make_clip(one, look) for one in continuations(motion, num, seed)]
 
 
 def _mirrored(clip: Clip) -> Clip:

@@ -1,10 +1,9 @@
 """`make demo`: an action is learned from a few clips, pictures perform it; a page with measures."""
 
 import argparse
-import csv
 import html
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -17,23 +16,21 @@ from tqdm import tqdm
 
 from flash_modules.cli import main as product
 from flash_modules.training.clip_files import examine, read_frames
+from flash_modules.training.run_folder import read_losses
 from flash_modules.video_files import as_picture, write_picture, write_video
 
 from .actions import HELD_OUT_ACTIONS
-from .clips import Clip, make_clip
-from .learning import Lesson, write_clip
+from .clips import NUM_TRUTHS, Clip, true_clips
+from .learning import POOL, Lesson, write_clip
 from .looks import HELD_OUT_STYLE, Look, draw_look
 from .measures import Scores, gap_closed, mean_looks, score
-from .motion import FPS, continuations, draw_motion
+from .motion import FPS, draw_motion
 from .reader import clip_video, load_reader
 from .small_base import DETAILS, FOLDER, MOTION, SAMPLER
 from .web import animation, curve, page, table
 
-NUM_CLIPS = 8
+NUM_CLIPS = Lesson.num_clips
 NUM_PICTURES = 3
-NUM_TRUTHS = 6
-POOL = 4
-"""Encoded versions of a clip."""
 _UNSEEN = 4 * 10**6
 """Seeds from here on are of the pictures."""
 
@@ -103,8 +100,7 @@ class Demo:
         return [Subject(i, self._truths(seeds[i], look)) for i, look in enumerate(looks)]
 
     def _truths(self, seed: int, look: Look) -> list[Clip]:
-        motions = continuations(draw_motion(self.action, seed), NUM_TRUTHS, seed=seed)
-        return [make_clip(motion, look) for motion in motions]
+        return true_clips(draw_motion(self.action, seed), look, seed=seed, num=NUM_TRUTHS)
 
     def write_inputs(self) -> None:
         """Write the clips as videos with their captions, and the pictures."""
@@ -130,17 +126,10 @@ class Demo:
         return self.folder / "learned" / "learned.safetensors"
 
     def _learn(self) -> list[str]:
-        words = [
-            "train",
-            "--base",
-            str(FOLDER),
-            "--motion",
-            str(MOTION),
-            "--clips",
-            str(self.folder / "clips"),
-        ]
+        words = ["train", "--base", str(FOLDER), "--motion", str(MOTION)]
+        words += ["--clips", str(self.folder / "clips")]
         words += ["--size", "128", "--frames", "8", "--sampling", "whole", "--pool", str(POOL)]
-        words += ["--steps", str(self.steps), "--lr", "1e-3", "--seed", str(self.seed)]
+        words += ["--steps", str(self.steps), "--lr", str(Lesson.learning_rate), "--seed", str(self.seed)]
         return [*words, "--runs", str(self.folder), "--out", "learned"]
 
     def _animate(self, subject: Subject, when: str, more: Sequence[str]) -> list[str]:
@@ -164,18 +153,19 @@ class Demo:
     def _learned(self) -> bool:
         return self._action.is_file() and (self._action.parent / f"checkpoint-{self.steps}").is_dir()
 
-    def video(self, subject: Subject, when: str) -> Tensor:
-        """What `animate` has written, FHWC in [0, 1]."""
-        path = self.folder / f"{subject.name}-{when}"
-        footage = examine(path)
-        return read_frames(path, footage, range(len(footage.times)), None).movedim(1, -1)
+    @cached_property
+    def videos(self) -> Mapping[str, Sequence[Tensor]]:
+        """What `animate` has written before and after learning, FHWC in [0, 1], a video for each subject."""
+        return {
+            when: [_read_video(self.folder / f"{subject.name}-{when}") for subject in self.subjects]
+            for when in ("before", "after")
+        }
 
     def overview(self) -> Tensor:
         """Frames of one video: a row for each picture, with it, a truth, before and after learning."""
         rows = []
-        for subject in self.subjects:
+        for subject, *made in zip(self.subjects, *self.videos.values(), strict=True):
             truth = clip_video(subject.truths[0])
-            made = [self.video(subject, when) for when in ("before", "after")]
             rows.append(torch.stack([truth[:1].expand_as(truth), truth, *made]))
         return rearrange(torch.stack(rows), "rows columns f h w c -> f (rows h) (columns w) c")
 
@@ -185,12 +175,12 @@ class Demo:
 
     def _parts(self) -> Iterator[str]:
         yield "<h2>Three pictures that were not in the clips</h2><div>"
-        for subject in self.subjects:
+        for subject, before, after in zip(self.subjects, *self.videos.values(), strict=True):
             truth = clip_video(subject.truths[0])
             yield animation(truth[:1], "the picture")
             yield animation(truth, "one of many true ways to go on")
-            yield animation(self.video(subject, "before"), "before learning")
-            yield animation(self.video(subject, "after"), "after learning")
+            yield animation(before, "before learning")
+            yield animation(after, "after learning")
         yield f"</div><h2>Measured</h2>{self._measures()}<h2>What it learned from</h2><div>"
         yield from (animation(clip_video(clip), clip.caption) for clip in self.clips)
         yield f"</div><h2>Learning</h2>{self._losses()}<h2>The commands</h2><pre>"
@@ -202,10 +192,10 @@ class Demo:
         looks_LE = mean_looks(reader, self.clips)
         scores = {
             when: [
-                score(self.video(s, when), s.truths[0], s.truths, looks_LE, reader=reader)
-                for s in self.subjects
+                score(video_FHWC, s.truths[0], s.truths, looks_LE, reader=reader)
+                for s, video_FHWC in zip(self.subjects, videos, strict=True)
             ]
-            for when in ("before", "after")
+            for when, videos in self.videos.items()
         }
         means = {
             when: {f.name: fmean(getattr(score, f.name) for score in found) for f in fields(Scores)}
@@ -216,8 +206,11 @@ class Demo:
             f.metadata["title"]: [f"{before[f.name]:.3g}", f"{after[f.name]:.3g}"] for f in fields(Scores)
         }
         closed = gap_closed(before["joint_error"], after["joint_error"], before["joint_floor"])
-        pairs = [(self.video(s, "after")[0], clip_video(s.truths[0])[0]) for s in self.subjects]
-        exactly = "exactly" if all(torch.equal(*pair) for pair in pairs) else "not exactly"
+        pictures = [clip_video(subject.truths[0])[0] for subject in self.subjects]
+        kept = all(
+            torch.equal(*pair) for pair in zip((v[0] for v in self.videos["after"]), pictures, strict=True)
+        )
+        exactly = "exactly" if kept else "not exactly"
         verdict = (
             f"Learning closes {closed:.0%} of the gap between the joint error before it and the floor, that "
             f"of one true video against others; a still picture has {before['still_error']:.1f} %. Frame 0 "
@@ -226,11 +219,15 @@ class Demo:
         return f"{table(['before learning', 'after learning'], rows)}<p>{html.escape(verdict)}"
 
     def _losses(self) -> str:
-        with (self._action.parent / "loss.csv").open(newline="", encoding="utf-8") as file:
-            losses = [float(row["loss"]) for row in csv.DictReader(file)]
+        losses = read_losses(self._action.parent / "loss.csv")
         part = max(1, len(losses) // 50)
         means = [fmean(losses[i : i + part]) for i in range(0, len(losses) - part + 1, part)]
         return curve(means, f"loss, mean of {part} steps each, over {len(losses)} steps")
+
+
+def _read_video(folder: Path) -> Tensor:
+    footage = examine(folder)
+    return read_frames(folder, footage, range(len(footage.times)), None).movedim(1, -1)
 
 
 def _shown(words: Sequence[str]) -> str:

@@ -30,13 +30,15 @@ from flash_modules.training.run_folder import Progress, RunFolder
 from flash_modules.training.sampling import SamplingConfig, seeded
 from flash_modules.video_files import write_video
 
-from .clips import Clip, make_clip
+from .clips import Clip, make_clip, true_clips
 from .looks import draw_look
 from .measures import Scores, mean_looks, score
-from .motion import continuations, draw_motion
+from .motion import draw_motion
 from .reader import Reader, clip_video
 from .small_base import FOLDER, MOTION, SAMPLER
 
+POOL = 4
+"""Encoded versions of a clip."""
 _UNSEEN = 2 * 10**6
 """Seeds from here on are of clips that nobody learns from."""
 _TIMESTEPS = (100, 300, 500, 700, 900)
@@ -75,7 +77,7 @@ class Lesson:
         return ActionTrainingConfig(
             method=replace(self.method, augment=AugmentConfig(size=size)),
             sampling=SamplingConfig(num_frames=num_frames, stride=None),
-            pool=PoolConfig(per_clip=4, renew_steps=0),
+            pool=PoolConfig(per_clip=POOL, renew_steps=0),
             loop=LoopConfig(steps=self.steps * len(self.actions), learning_rate=self.learning_rate, keep=1),
             seed=self.seed,
         )
@@ -149,7 +151,7 @@ class Exam:
         plain: list[Scores] = []
         detailed: list[Scores] = []
         for i, (motion, look) in enumerate(self.performances[: self.num_pictures]):
-            truths = [make_clip(one, look) for one in continuations(motion, 6, seed=i)]
+            truths = true_clips(motion, look, seed=i)
             picture_1HWC, vae = clip_video(truths[0])[:1], training.base.vae
             latents_FCHW = training.animate_latents(picture_1HWC, truths[0].caption, i, SAMPLER)
             for frames, scores in (

@@ -15,16 +15,15 @@ from tqdm import tqdm
 from flash_modules.metrics import psnr, ssim
 
 from .actions import ACTIONS, EXTRA_MOTIONS, HELD_OUT_ACTIONS
-from .clips import Clip, make_clip
+from .clips import Clip, make_clip, true_clips
 from .looks import draw_look
 from .measures import Scores, markdown_table, mean_looks, score
-from .motion import continuations, draw_motion
+from .motion import draw_motion
 from .reader import WEIGHTS as READER
 from .reader import Reader, clip_video, load_reader
 from .small_base import FOLDER, SmallBase, load_small_base
 from .web import animation, page
 
-NUM_TRUTHS = 6
 FRESH = 10**6
 """Seeds from here on are of clips that no model was trained on."""
 
@@ -73,7 +72,7 @@ def draw_samples(base: SmallBase, reader: Reader, pictures: int, seed: int) -> I
     work = [(action, i) for action in ACTIONS for i in range(pictures)]
     for n, (action, i) in enumerate(tqdm(work, desc="Animating", unit="video")):
         motion, look = draw_motion(action, FRESH + seed + i), draw_look(FRESH + seed + n)
-        truths = [make_clip(m, look) for m in continuations(motion, NUM_TRUTHS, seed=seed)]
+        truths = true_clips(motion, look, seed=seed)
         video_FHWC = base.animate(truths[0], seed=seed + i)
         yield Sample(
             action, truths[0], video_FHWC, score(video_FHWC, truths[0], truths, training, reader=reader)

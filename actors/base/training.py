@@ -23,7 +23,6 @@ LossOfStep = Callable[[int], Tensor]
 """``loss_of_step(step) -> loss``, the same for the same step and weights."""
 
 _AVERAGE = "averaged.safetensors"
-_SMOOTHING = 0.98
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +80,7 @@ def train(folder: Path, model: nn.Module, loss_of_step: LossOfStep, recipe: Reci
             warm = min(1, (stage.progress.step + 1) / recipe.warmup)
             lr = recipe.lr * warm * (1 + math.cos(math.pi * over)) / 2
             loss = stage.take_step(loss_of_step, lr)
-            stage.progress = replace(stage.progress, seconds=limit.clock() - start)
+            stage.progress = stage.progress.after(loss, limit.clock() - start)
             table.add(stage.progress.step, stage.progress.seconds, loss)
             minutes = f"{stage.progress.seconds / 60:.1f}"
             bar.set_postfix(loss=f"{stage.progress.loss:.4f}", lr=f"{lr:.1e}", minutes=minutes)
@@ -119,13 +118,11 @@ class _Stage:
         nn.utils.clip_grad_norm_(self.weights.values(), self.recipe.max_norm, error_if_nonfinite=True)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        value, before, step = loss.item(), self.progress.loss, self.progress.step + 1
-        smooth = value if before is None else _SMOOTHING * before + (1 - _SMOOTHING) * value
-        self.progress = replace(self.progress, step=step, loss=smooth)
+        step = self.progress.step + 1
         decay = min(self.recipe.ema, step / (step + 10))
         live = [weight.detach() for weight in self.weights.values()]
         torch._foreach_lerp_(list(self.average.values()), live, 1 - decay)
-        return value
+        return loss.item()
 
     def save(self) -> None:
         """Write a checkpoint, and the averaged weights as what the stage is for."""

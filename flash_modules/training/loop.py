@@ -16,8 +16,6 @@ from .run_folder import Checkpoint, LossTable, Progress, RunFolder
 LossOfPart = Callable[[int], Tensor]
 """``loss_of_part(number) -> loss``: a part of a step, a function of its number and of the weights alone."""
 
-_SMOOTHING = 0.98
-
 
 class Processes(Protocol):
     """The processes that train together; accelerate's in the command line, else the single one."""
@@ -168,13 +166,7 @@ class _Session:
             raise Diverged(self._what_diverged(loss))
         self.optimizer.step()
         self.optimizer.zero_grad()
-        before = self.progress.loss
-        self.progress = replace(
-            self.progress,
-            step=self.progress.step + 1,
-            seconds=time.monotonic() - self._start,
-            loss=loss if before is None else _SMOOTHING * before + (1 - _SMOOTHING) * loss,
-        )
+        self.progress = self.progress.after(loss, time.monotonic() - self._start)
         return loss
 
     def _what_diverged(self, loss: float) -> str:

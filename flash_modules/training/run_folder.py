@@ -7,7 +7,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from ..checkpoint.tensor_file import Tensors, read_tensors, write_tensors
 _NAME = re.compile(r"[\w][\w .-]*")
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 _COLUMNS = ("step", "seconds", "loss")
+_SMOOTHING = 0.98
 
 SETTINGS = "settings.json"
 """A run's file that is written first."""
@@ -35,6 +36,11 @@ class Progress:
     """Smoothed."""
     best: float | None = None
     """The lowest smoothed loss at a checkpoint."""
+
+    def after(self, loss: float, seconds: float) -> "Progress":
+        """Where the run is after one more step, with that loss."""
+        smooth = loss if self.loss is None else _SMOOTHING * self.loss + (1 - _SMOOTHING) * loss
+        return replace(self, step=self.step + 1, seconds=seconds, loss=smooth)
 
 
 @dataclass(frozen=True)
@@ -147,6 +153,11 @@ class RunFolder:
 
     def _folder(self, step: int) -> Path:
         return self.path / f"checkpoint-{step}"
+
+
+def read_losses(path: Path) -> list[float]:
+    """The losses in a run's loss.csv, step by step."""
+    return [float(loss) for _, _, loss in _rows(path)]
 
 
 class LossTable:

@@ -55,9 +55,7 @@ def test_a_run_learns_and_its_result_is_kept(tmp_path: Path, judge: Judge) -> No
     assert again == replace(after, noise_error=7.5)
 
 
-def test_actions_learned_together_are_one_training(
-    tmp_path: Path, judge: Judge, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_actions_learned_together_are_one_training(tmp_path: Path, judge: Judge) -> None:
     lesson = Lesson(actions=("arm wave", "soccer shoot"), num_clips=1, steps=1)
     first = judge.result(lesson, "arm wave", tmp_path, trained=True)
     state = (tmp_path / "run" / "loss.csv").read_bytes()

@@ -86,7 +86,7 @@ class Result:
 
     loss: float | None
     """Of a video in training, at the end; none before learning."""
-    noise_error: float
+    denoising_error: float
     """In looks that nobody has seen."""
     scores: Sequence[Scores]
     """Of videos in those looks."""
@@ -187,7 +187,7 @@ class Judge:
             scores, detailed = exam.scores(training, lesson.clips[action], decoder)
             made = Result(
                 loss=_last_loss(folder / "run" / "loss.csv", lesson) if trained else None,
-                noise_error=exam.noise_error(training),
+                denoising_error=exam.denoising_error(training),
                 scores=scores,
                 detailed=detailed,
             )
@@ -210,7 +210,7 @@ _DIGITS = {"joint_error": 1, "flow_cosine": 2, "likeness": 2, "leak": 2, "jump_r
 def table(results: Results, names: Sequence[str]) -> str:
     """One row for each way that was run: mean ± standard deviation over runs."""
     lines = [
-        "| | training loss | noise error in new looks ↓ | gap closed ↑ | joint error, % ↓ | flow cosine ↑ | "
+        "| | training loss | loss in new looks ↓ | gap closed ↑ | joint error, % ↓ | flow cosine ↑ | "
         "likeness ↑ | leak ↓ | first jump ratio, 1 is best | consistency ↑ |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
@@ -227,7 +227,7 @@ def table(results: Results, names: Sequence[str]) -> str:
         cells = [
             name,
             spread(losses, 4) if losses else "",
-            spread([run.noise_error for run in runs], 4),
+            spread([run.denoising_error for run in runs], 4),
             "" if name == BEFORE else f"{closed:.0%}",
             *(spread(means[measure], digits) for measure, digits in _DIGITS.items()),
         ]

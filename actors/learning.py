@@ -127,8 +127,8 @@ class Exam:
         self.clips = [make_clip(*performance) for performance in self.performances[:num_clips]]
 
     @torch.inference_mode()
-    def noise_error(self, training: ActionTraining) -> float:
-        """Mean squared error of the predicted noise, with the first frame clean; each time the same noise."""
+    def denoising_error(self, training: ActionTraining) -> float:
+        """Mean loss of the clips, without twins; each time of the same noise."""
         errors = []
         for i, clip in enumerate(self.clips):
             latents_1FCHW = encode_picture(training.base.vae, clip_video(clip))[None]
@@ -136,7 +136,15 @@ class Exam:
                 noise = torch.randn(latents_1FCHW.shape, generator=seeded(i, "exam", timestep))
                 where = torch.tensor([timestep])
                 text_embeds = training.embeds(clip.caption)
-                loss = denoising_losses(training.predict, latents_1FCHW, noise, where, text_embeds, None)
+                loss = denoising_losses(
+                    training.predict,
+                    latents_1FCHW,
+                    noise,
+                    where,
+                    text_embeds,
+                    None,
+                    prediction=training.base.prediction,
+                )
                 errors.append(loss.item())
         return fmean(errors)
 

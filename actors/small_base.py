@@ -45,7 +45,14 @@ class SmallBase:
         prompt, negative = (encode_prompt(self.base, text) for text in (reference.caption, ""))
         latent_1CHW = encode_picture(self.base.vae, clip_video(reference)[:1])
         latents_FCHW = sample_video(
-            self.model.predict, latent_1CHW, prompt, negative, seed=seed, config=config, style=AdaINConfig()
+            self.model.predict,
+            latent_1CHW,
+            prompt,
+            negative,
+            prediction=self.base.prediction,
+            seed=seed,
+            config=config,
+            style=AdaINConfig(),
         )
         return torch.stack([*decode_frames(self.base.vae, latents_FCHW)])
 

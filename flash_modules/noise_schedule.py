@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from .first_frame import check_num_frames
 
@@ -9,6 +10,12 @@ BETA_START = 0.00085
 BETA_END = 0.012
 NUM_TIMESTEPS = 1000
 """Betas grow linearly from start to end: "linear" in diffusers, "sqrt_linear" in ComfyUI."""
+
+Prediction = Literal["epsilon", "v_prediction"]
+"""What a U-Net predicts, in diffusers' words: the noise, or the velocity (arXiv:2202.00512, appendix D)."""
+PREDICTIONS: tuple[Prediction, ...] = get_args(Prediction)
+MODELSPEC: dict[Prediction, str] = {"epsilon": "epsilon", "v_prediction": "v"}
+"""The same in the words of safetensors' headers (modelspec.prediction_type)."""
 
 
 @dataclass(frozen=True, kw_only=True)

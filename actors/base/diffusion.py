@@ -1,8 +1,8 @@
 """The U-Net of the small base: trained on pictures, on pairs of frames, then with motion modules on clips.
 
-All noise is that of flash_modules.noise_schedule, all timesteps are equally likely, the target is the noise.
-Timesteps with little noise count less: a small model would spend itself on them. Those with much noise, which
-decide colours and places, count more: the error of a picture is that of its noise divided by a small signal.
+All noise is that of flash_modules.noise_schedule, all timesteps are equally likely, the target is the
+velocity. A small model that predicts noise draws colours at random: where noise is nearly all, the picture is
+what is left of it divided by a small signal, and the model's error with it.
 """
 
 import copy
@@ -22,7 +22,7 @@ from flash_modules.backends.diffusers.cross_frame import read_first_frame
 from flash_modules.backends.diffusers.motion import predict_frames
 from flash_modules.backends.diffusers.sampler import Predict, ddim_scheduler
 from flash_modules.first_frame import replace_first_frame
-from flash_modules.noise_schedule import NUM_TIMESTEPS
+from flash_modules.noise_schedule import NUM_TIMESTEPS, Prediction
 
 from .latents import Dataset
 from .models import new_motion, new_text_encoder, new_unet
@@ -48,8 +48,14 @@ class DiffusionConfig:
     caption_drop: float = 0.1
 
 
+PREDICTION: Prediction = "v_prediction"
+
 _MAX_SNR = 5.0
 """Gamma of min-SNR, as its authors chose it."""
+_MIN_WEIGHT = 0.25
+"""Of pictures that nothing is seen of: they decide colours and places."""
+
+_SCHEDULE = ddim_scheduler(PREDICTION)
 
 PICTURES = Recipe(lr=6e-4, parts=("unet", "text_encoder"))
 PAIRS = Recipe(lr=4e-4, parts=("unet",))
@@ -95,7 +101,10 @@ def train_pairs(
 
 
 def _predict_pairs(unet: UNet2DConditionModel) -> Predict:
-    """The noise of pairs of frames, the second of which sees the first. The U-Net is for pairs afterwards."""
+    """What is predicted of pairs of frames, the second of which sees the first.
+
+    The U-Net is for pairs afterwards.
+    """
     read_first_frame(unet, VideoCall(num_frames=2))
     return partial(predict_frames, unet)
 
@@ -103,23 +112,22 @@ def _predict_pairs(unet: UNet2DConditionModel) -> Predict:
 def picture_loss(
     unet: UNet2DConditionModel, latents_BCHW: Tensor, text_embeds: Tensor, draws: torch.Generator
 ) -> Tensor:
-    """The error of the U-Net's noise on single pictures."""
+    """The error of the U-Net's velocity on single pictures."""
     noise_BCHW, timestep_B = _draw_noise(latents_BCHW, draws)
-    noisy_BCHW = ddim_scheduler().add_noise(latents_BCHW, noise_BCHW, timestep_B)
-    (eps_BCHW,) = unet(noisy_BCHW, timestep_B, text_embeds, return_dict=False)
-    return noise_error(eps_BCHW, noise_BCHW, timestep_B)
+    noisy_BCHW = _SCHEDULE.add_noise(latents_BCHW, noise_BCHW, timestep_B)
+    (v_BCHW,) = unet(noisy_BCHW, timestep_B, text_embeds, return_dict=False)
+    return velocity_error(v_BCHW, _SCHEDULE.get_velocity(latents_BCHW, noise_BCHW, timestep_B), timestep_B)
 
 
-def noise_error(eps: Tensor, noise: Tensor, timestep_B: Tensor) -> Tensor:
-    """Mean squared error, each picture or clip weighted with min(SNR, 5) / SNR * max(1, SNR^-1/2).
+def velocity_error(v: Tensor, target: Tensor, timestep_B: Tensor) -> Tensor:
+    """Mean squared error, each picture or clip weighted with (min(SNR, 5) + 1/4) / (SNR + 1).
 
-    The first factor is min-SNR (arXiv:2303.09556, Eq. 8), the second that of P2 (arXiv:2204.00227, Eq. 8)
-    with k = 0 and gamma = 1/2. With the first alone, frames predicted from pure noise were further off than
-    copies of frame 0.
+    So clean pictures, whose error is that of the velocity divided by SNR + 1, count min(SNR, 5) + 1/4:
+    min-SNR (arXiv:2303.09556, 3.4) and a floor.
     """
-    error_B = (eps - noise).square().flatten(1).mean(dim=1)
-    snr_B: Tensor = compute_snr(ddim_scheduler(), timestep_B)
-    return (error_B * snr_B.clamp(max=_MAX_SNR) / snr_B * snr_B.rsqrt().clamp(min=1)).mean()
+    error_B = (v - target).square().flatten(1).mean(dim=1)
+    snr_B: Tensor = compute_snr(_SCHEDULE, timestep_B)
+    return (error_B * (snr_B.clamp(max=_MAX_SNR) + _MIN_WEIGHT) / (snr_B + 1)).mean()
 
 
 def _draw_noise(latents: Tensor, draws: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -196,18 +204,20 @@ def read_text_encoder(out: Path, data: Dataset) -> CLIPTextModel:
 def plain_loss(
     predict: Predict, latents_BFCHW: Tensor, text_embeds: Tensor, draws: torch.Generator
 ) -> Tensor:
-    """The error of the noise of all frames: AnimateDiff's training (arXiv:2307.04725, Eq. 4)."""
+    """The error of the velocity of all frames: AnimateDiff's training (arXiv:2307.04725, Eq. 4)."""
     noise_BFCHW, timestep_B = _draw_noise(latents_BFCHW, draws)
-    noisy_BFCHW = ddim_scheduler().add_noise(latents_BFCHW, noise_BFCHW, timestep_B)
-    return noise_error(predict(noisy_BFCHW, timestep_B, text_embeds), noise_BFCHW, timestep_B)
+    noisy_BFCHW = _SCHEDULE.add_noise(latents_BFCHW, noise_BFCHW, timestep_B)
+    target_BFCHW = _SCHEDULE.get_velocity(latents_BFCHW, noise_BFCHW, timestep_B)
+    return velocity_error(predict(noisy_BFCHW, timestep_B, text_embeds), target_BFCHW, timestep_B)
 
 
 def first_frame_loss(
     predict: Predict, latents_BFCHW: Tensor, text_embeds: Tensor, draws: torch.Generator
 ) -> Tensor:
-    """The error of the noise of all frames but the first, which is clean as in FLASH's sampling."""
+    """The error of the velocity of all frames but the first, which is clean as in FLASH's sampling."""
     noise_BFCHW, timestep_B = _draw_noise(latents_BFCHW, draws)
-    noisy_BFCHW = ddim_scheduler().add_noise(latents_BFCHW, noise_BFCHW, timestep_B)
+    noisy_BFCHW = _SCHEDULE.add_noise(latents_BFCHW, noise_BFCHW, timestep_B)
     shown_BFCHW = replace_first_frame(noisy_BFCHW, latents_BFCHW[:, :1])
-    eps_BFCHW = predict(shown_BFCHW, timestep_B, text_embeds)
-    return noise_error(eps_BFCHW[:, 1:], noise_BFCHW[:, 1:], timestep_B)
+    v_BFCHW = predict(shown_BFCHW, timestep_B, text_embeds)
+    target_BFCHW = _SCHEDULE.get_velocity(latents_BFCHW, noise_BFCHW, timestep_B)
+    return velocity_error(v_BFCHW[:, 1:], target_BFCHW[:, 1:], timestep_B)

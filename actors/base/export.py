@@ -19,7 +19,7 @@ from flash_modules.checkpoint.motion_layout import POSITIONS
 from flash_modules.checkpoint.tensor_file import Tensors, write_tensors
 from flash_modules.motion_module import TemporalAttention
 
-from .diffusion import read_text_encoder, read_unet
+from .diffusion import PREDICTION, read_text_encoder, read_unet
 from .latents import Dataset
 from .models import new_motion
 from .training import averaged_weights, where
@@ -38,7 +38,7 @@ def export(out: Path, data: Dataset, vae_folder: Path, stages: Iterable[str], ab
     read_text_encoder(out, data).half().save_pretrained(draft / "text_encoder")
     shutil.copytree(vae_folder, draft / "vae")
     shutil.copytree(out / "tokenizer", draft / "tokenizer")
-    ddim_scheduler().save_pretrained(draft / "scheduler")
+    ddim_scheduler(PREDICTION).save_pretrained(draft / "scheduler")
     write_tensors(draft / "motion.safetensors", _motion_tensors(out), {})
     ends = {stage: where(out / stage) for stage in stages}
     training = {**about, **_machine(), "stages": ends, "clips": len(data.captions)}

@@ -140,6 +140,7 @@ def animate(args: argparse.Namespace) -> None:
             reference_1CHW,
             prompt,
             negative,
+            prediction=base.prediction,
             seed=args.seed,
             config=config,
             style=style,

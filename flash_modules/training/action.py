@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ..motion_alignment import PairCall, draw_layers
+from ..noise_schedule import Prediction
 from .loss import Predict, denoising_losses, draw_noise, total_loss
 from .pool import LatentPool
 from .presets import MethodConfig
@@ -18,6 +19,8 @@ class ActionLoss:
     """The loss of a part, as `training.loop` wants it: a function of its number and of the weights alone."""
 
     predict: Predict
+    prediction: Prediction
+    """What `predict` gives."""
     num_layers: int
     """Cross-frame attentions of the U-Net."""
     pool: LatentPool
@@ -44,5 +47,6 @@ class ActionLoss:
             torch.tensor([drawn.timestep], device=self.device),
             self.text_embeds[caption].to(self.device),
             PairCall(num_pairs=1, swaps_L=swaps_L) if self.method.twins else None,
+            prediction=self.prediction,
         )
         return total_loss(losses_VP)

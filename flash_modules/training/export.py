@@ -15,7 +15,7 @@ from torch import Tensor
 from ..checkpoint import Action, MotionWeights
 from ..checkpoint.action import Source
 from ..checkpoint.tensor_file import Tensors
-from ..noise_schedule import BETA_END, BETA_START, NUM_TIMESTEPS, SamplerConfig
+from ..noise_schedule import BETA_END, BETA_START, MODELSPEC, NUM_TIMESTEPS, Prediction, SamplerConfig
 from .clip_files import frame_paths
 from .clips import Clip
 from .loop import LoopConfig
@@ -75,6 +75,7 @@ def trained_action(
 
 def action_header(
     *,
+    prediction: Prediction,
     method: MethodConfig,
     sampling: SamplingConfig,
     loop: LoopConfig,
@@ -105,7 +106,7 @@ def action_header(
     return {
         "modelspec.date": date.today().isoformat(),
         "modelspec.resolution": f"{size}x{size}",
-        "modelspec.prediction_type": "epsilon",
+        "modelspec.prediction_type": MODELSPEC[prediction],
         **{f"flash.{key}": json.dumps(value) for key, value in settings.items()},
     }
 

@@ -10,10 +10,13 @@ from torch import Tensor
 
 from ..first_frame import replace_first_frame
 from ..motion_alignment import PairCall
-from ..noise_schedule import BETA_END, BETA_START, NUM_TIMESTEPS
+from ..noise_schedule import BETA_END, BETA_START, NUM_TIMESTEPS, Prediction
 
 Predict = Callable[[Tensor, Tensor, Tensor, PairCall | None], Tensor]
-"""``predict(latents_BFCHW, timestep_B, text_embeds, call) -> eps_BFCHW``; call is None without twins."""
+"""``predict(latents_BFCHW, timestep_B, text_embeds, call) -> noise or velocity, BFCHW``.
+
+The call is None without twins.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,12 +64,26 @@ def draw_noise(shape: torch.Size, config: TimestepConfig, generator: torch.Gener
 
 def add_noise(latents_BFCHW: Tensor, noise_BFCHW: Tensor, timestep_B: Tensor) -> Tensor:
     """Latents at this timestep with frame 0 free of noise, <z0, z_t, ..., z_t> (A2.1), in DDPM scale."""
-    betas_T = torch.linspace(BETA_START, BETA_END, NUM_TIMESTEPS, dtype=torch.float64)
-    alphas_T = (1 - betas_T).cumprod(0).to(latents_BFCHW.device)
-    alphas_B1111 = rearrange(alphas_T[timestep_B.to(latents_BFCHW.device)], "b -> b 1 1 1 1")
-    signal_B1111, noise_B1111 = alphas_B1111.sqrt(), (1 - alphas_B1111).sqrt()
-    noised_BFCHW = signal_B1111.to(latents_BFCHW) * latents_BFCHW + noise_B1111.to(noise_BFCHW) * noise_BFCHW
+    signal_B1111, spread_B1111 = _shares(timestep_B, latents_BFCHW)
+    noised_BFCHW = signal_B1111 * latents_BFCHW + spread_B1111 * noise_BFCHW
     return replace_first_frame(noised_BFCHW, latents_BFCHW[:, :1])
+
+
+def target(latents_BFCHW: Tensor, noise_BFCHW: Tensor, timestep_B: Tensor, prediction: Prediction) -> Tensor:
+    """What a U-Net is to predict: the noise, or the velocity v = sqrt(a_t) noise - sqrt(1 - a_t) z0."""
+    if prediction == "epsilon":
+        return noise_BFCHW
+    signal_B1111, spread_B1111 = _shares(timestep_B, latents_BFCHW)
+    return signal_B1111 * noise_BFCHW - spread_B1111 * latents_BFCHW
+
+
+def _shares(timestep_B: Tensor, like_BFCHW: Tensor) -> tuple[Tensor, Tensor]:
+    """sqrt(a_t) and sqrt(1 - a_t), as (B, 1, 1, 1, 1) of this device and dtype; a_t are the products of
+    1 - beta."""
+    betas_T = torch.linspace(BETA_START, BETA_END, NUM_TIMESTEPS, dtype=torch.float64)
+    alphas_T = (1 - betas_T).cumprod(0).to(like_BFCHW.device)
+    alphas_B1111 = rearrange(alphas_T[timestep_B.to(like_BFCHW.device)], "b -> b 1 1 1 1")
+    return alphas_B1111.sqrt().to(like_BFCHW), (1 - alphas_B1111).sqrt().to(like_BFCHW)
 
 
 def denoising_losses(
@@ -76,8 +93,10 @@ def denoising_losses(
     timestep_P: Tensor,
     text_embeds_PMC: Tensor,
     call: PairCall | None,
+    *,
+    prediction: Prediction,
 ) -> Tensor:
-    """Mean squared errors (V, P) of the predicted noise of P clips: row 0 originals, row 1 twins if any.
+    """Mean squared errors (V, P) of what is predicted of P clips: row 0 originals, row 1 twins if any.
 
     Latents and noise are [originals, twins] along the batch; a clip's videos share timestep and prompt.
     Frame 0 counts in none of them: not in the paper, but in the sources that it follows (LAMP,
@@ -87,8 +106,9 @@ def denoising_losses(
     timestep_B = repeat(timestep_P, "p -> (v p)", v=videos)
     text_embeds_BMC = repeat(text_embeds_PMC, "p m c -> (v p) m c", v=videos)
     noised_BFCHW = add_noise(latents_BFCHW, noise_BFCHW, timestep_B)
-    eps_BFCHW = predict(noised_BFCHW, timestep_B, text_embeds_BMC, call)
-    errors_BFCHW = (eps_BFCHW - noise_BFCHW)[:, 1:].square()
+    found_BFCHW = predict(noised_BFCHW, timestep_B, text_embeds_BMC, call)
+    target_BFCHW = target(latents_BFCHW, noise_BFCHW, timestep_B, prediction)
+    errors_BFCHW = (found_BFCHW - target_BFCHW)[:, 1:].square()
     return rearrange(errors_BFCHW.mean(dim=(1, 2, 3, 4)), "(v p) -> v p", v=videos)
 
 

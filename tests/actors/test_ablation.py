@@ -46,13 +46,15 @@ def test_a_run_learns_and_its_result_is_kept(tmp_path: Path, judge: Judge) -> No
     assert before.loss is None
     assert after.loss is not None
     assert after.loss > 0
-    assert before.noise_error != after.noise_error
+    assert before.denoising_error != after.denoising_error
     assert before.scores[0].joint_floor == after.scores[0].joint_floor
     assert after.scores[0].sharpness != after.detailed[0].sharpness
     kept = tmp_path / "after" / "result-soccer-shoot.json"
-    kept.write_text(kept.read_text().replace(f'"noise_error": {after.noise_error}', '"noise_error": 7.5'))
+    kept.write_text(
+        kept.read_text().replace(f'"denoising_error": {after.denoising_error}', '"denoising_error": 7.5')
+    )
     again = judge.result(lesson, "soccer shoot", tmp_path / "after", trained=True)
-    assert again == replace(after, noise_error=7.5)
+    assert again == replace(after, denoising_error=7.5)
 
 
 def test_actions_learned_together_are_one_training(tmp_path: Path, judge: Judge) -> None:
@@ -71,7 +73,7 @@ def test_the_exam_is_the_same_each_time_and_holds_other_clips_in_other_looks(
 ) -> None:
     lesson = Lesson(actions=("arm wave",), num_clips=2)
     training, exam = prepare(lesson, tmp_path, tiny_base), Exam("arm wave", reader, num_clips=2)
-    assert exam.noise_error(training) == exam.noise_error(training)
+    assert exam.denoising_error(training) == exam.denoising_error(training)
     taught = lesson.clips["arm wave"]
     assert not {clip.look for clip in taught} & {clip.look for clip in exam.clips}
     assert not {clip.motion for clip in taught} & {clip.motion for clip in exam.clips}
@@ -88,7 +90,7 @@ def test_seeds_are_other_clips() -> None:
 def made(joint_error: float, *, loss: float | None = 0.1, detailed: float = 1.0) -> Result:
     return Result(
         loss=loss,
-        noise_error=0.15,
+        denoising_error=0.15,
         scores=[replace(SCORES, joint_error=joint_error)],
         detailed=[replace(SCORES, joint_error=detailed)],
     )

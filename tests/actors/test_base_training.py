@@ -14,11 +14,11 @@ from actors.base import diffusion, pool, vae
 from actors.base.diffusion import (
     DiffusionConfig,
     first_frame_loss,
-    noise_error,
     share_weights,
     train_clips,
     train_pairs,
     train_pictures,
+    velocity_error,
 )
 from actors.base.latents import Dataset
 from actors.base.models import new_unet, new_vae
@@ -155,35 +155,32 @@ def test_missing_stage_says_which_one_to_run(tmp_path: Path) -> None:
         where(tmp_path / "vae")
 
 
-def test_noise_counts_by_how_much_of_it_there_is() -> None:
+def test_clean_pictures_count_by_how_much_is_seen_of_them() -> None:
     timestep_B = torch.tensor([0, 200, 999])
     signal_B = torch.linspace(0.00085, 0.012, 1000, dtype=torch.float64)
     signal_B = (1 - signal_B).cumprod(0)[timestep_B]
     snr_B = signal_B / (1 - signal_B)
-    weight_B = (
-        torch.minimum(snr_B, torch.tensor(5.0)) / snr_B / torch.minimum(snr_B, torch.tensor(1.0)).sqrt()
-    )
-    eps_B1 = torch.tensor([[1.0], [2.0], [3.0]])
-    expected = (weight_B * torch.tensor([1.0, 4.0, 9.0])).mean()
-    assert weight_B[0] < 0.01 < 1 == weight_B[1] < 10 < weight_B[2]
-    found = noise_error(eps_B1, torch.zeros(3, 1), timestep_B)
-    torch.testing.assert_close(found, expected.float(), rtol=1e-3, atol=0)
+    clean_B, spread_B = torch.tensor([0.1, 0.2, 0.3]), (1 - signal_B).sqrt()
+    v_B1 = (-clean_B / spread_B)[:, None]  # what clean pictures with this error come from
+    expected = (torch.minimum(snr_B, torch.tensor(5.0)) + 0.25) * clean_B**2
+    found = velocity_error(v_B1.float(), torch.zeros(3, 1), timestep_B)
+    torch.testing.assert_close(found, expected.mean().float(), rtol=1e-3, atol=0)
 
 
 def test_clean_first_frame_is_out_of_the_loss() -> None:
     latents_BFCHW = torch.randn(2, 3, 4, 5, 6)
-    eps_BFCHW = torch.randn(2, 3, 4, 5, 6, requires_grad=True)
+    v_BFCHW = torch.randn(2, 3, 4, 5, 6, requires_grad=True)
     seen = []
 
     def predict(latents: Tensor, timestep: Tensor, text_embeds: Tensor) -> Tensor:
         seen.append(latents)
-        return eps_BFCHW
+        return v_BFCHW
 
     first_frame_loss(predict, latents_BFCHW, torch.zeros(2, 1, 8), generator(0, "x", 0)).backward()
     assert torch.equal(seen[0][:, 0], latents_BFCHW[:, 0])
     assert not torch.isclose(seen[0][:, 1:], latents_BFCHW[:, 1:]).any(-1).all()
-    assert not eps_BFCHW.grad[:, 0].any()
-    assert eps_BFCHW.grad[:, 1:].all()
+    assert not v_BFCHW.grad[:, 0].any()
+    assert v_BFCHW.grad[:, 1:].all()
 
 
 def test_views_share_weights_and_only_two_are_animated() -> None:

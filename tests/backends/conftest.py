@@ -7,6 +7,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported
 
 import pytest
 import torch
+from diffusers import DDIMScheduler
 
 from flash_pack.tests.backends.small_models import save_tokenizer, small_text_encoder, small_unet, small_vae
 
@@ -26,4 +27,5 @@ def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     small_vae().save_pretrained(folder / "vae")
     small_text_encoder().save_pretrained(folder / "text_encoder")
     save_tokenizer(folder / "tokenizer")
+    DDIMScheduler().save_pretrained(folder / "scheduler")
     return folder

@@ -83,6 +83,30 @@ def test_single_file_without_text_model_in_its_names(
     assert_same_weights(base.text_encoder, small_text_encoder())
 
 
+def test_what_a_folders_unet_predicts(base_folder: Path, tmp_path: Path) -> None:
+    assert load_base(find_base(base_folder)).prediction == "epsilon"
+    shutil.copytree(base_folder, tmp_path / "base")
+    change_config(tmp_path / "base", "scheduler", prediction_type="v_prediction")
+    assert load_base(find_base(tmp_path / "base")).prediction == "v_prediction"
+    change_config(tmp_path / "base", "scheduler", prediction_type="epsilon")
+    assert load_base(find_base(tmp_path / "base")).prediction == "epsilon"
+    (tmp_path / "base" / "scheduler" / "scheduler_config.json").unlink()
+    assert load_base(find_base(tmp_path / "base")).prediction == "epsilon"
+
+
+def test_what_a_single_files_unet_predicts(
+    original: dict[str, Tensor], tokenizer_folder: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.safetensors"
+    for tensors, header, prediction in (
+        (original, {"modelspec.prediction_type": "epsilon"}, "epsilon"),
+        (original, {"modelspec.prediction_type": "v"}, "v_prediction"),
+        ({**original, "v_pred": torch.zeros(0)}, {}, "v_prediction"),
+    ):
+        save_file(tensors, path, header)
+        assert load_base(find_base(path, tokenizer_folder)).prediction == prediction
+
+
 def test_shipped_configs_are_those_of_stable_diffusion_15() -> None:
     with torch.device("meta"):
         unet = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(SD15 / "unet"))
@@ -138,7 +162,7 @@ def test_frames_are_decoded_one_by_one(base: Base) -> None:
 
 
 def change_config(folder: Path, part: str, **changes: object) -> None:
-    path = folder / part / "config.json"
+    path = folder / part / ("scheduler_config.json" if part == "scheduler" else "config.json")
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
@@ -150,6 +174,7 @@ def change_config(folder: Path, part: str, **changes: object) -> None:
         ("unet", {"_class_name": "UNet3DConditionModel"}, "has a UNet3DConditionModel"),
         ("unet", {"in_channels": 9}, "has a U-Net with 9 input channels, as for inpainting"),
         ("unet", {"cross_attention_dim": 1024}, "has a U-Net for another text encoder"),
+        ("scheduler", {"prediction_type": "sample"}, "has a U-Net that predicts 'sample', and not the noise"),
     ],
 )
 def test_folders_of_other_models_are_refused(
@@ -158,7 +183,7 @@ def test_folders_of_other_models_are_refused(
     folder = tmp_path / "other"
     shutil.copytree(base_folder, folder)
     change_config(folder, part, **changes)
-    with pytest.raises(ValueError, match=rf"^other {message}\. FLASH and AnimateDiff work on .* 1\.5"):
+    with pytest.raises(ValueError, match=rf"^other {message}.*\. FLASH and AnimateDiff work on .* 1\.5"):
         find_base(folder)
 
 

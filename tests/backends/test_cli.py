@@ -1,6 +1,7 @@
 """`python -m flash_modules animate`, from files to a video and from mistakes to sentences."""
 
 import runpy
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,7 +10,7 @@ from pathlib import Path
 import av
 import pytest
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, DDIMScheduler
 from PIL import Image, ImageSequence
 from safetensors.torch import save_file
 
@@ -35,7 +36,7 @@ from flash_pack.flash_modules.checkpoint import (
 )
 from flash_pack.flash_modules.checkpoint.detail_file import SIGNATURE
 from flash_pack.flash_modules.detail_decoder import DetailDecoder, DetailDecoderConfig
-from flash_pack.flash_modules.noise_schedule import SamplerConfig
+from flash_pack.flash_modules.noise_schedule import PREDICTIONS, Prediction, SamplerConfig
 from flash_pack.flash_modules.video_files import fit_picture, write_video
 from flash_pack.tests.backends.command_line import run_command, sentence_of
 from flash_pack.tests.backends.small_models import small_motion, small_vae
@@ -117,11 +118,14 @@ def test_video_has_the_asked_length_and_size(animate: Callable[..., int], tmp_pa
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
+@pytest.mark.parametrize("prediction", PREDICTIONS)
 def test_command_equals_its_functions_one_by_one(
-    animate: Callable[..., int], files: Path, tmp_path: Path
+    animate: Callable[..., int], files: Path, tmp_path: Path, prediction: Prediction
 ) -> None:
-    assert animate(steps=2, negative="blurry", cfg=3.0, adain=0.5) == 0
-    base = load_base(find_base(files / "base"))
+    folder = shutil.copytree(files / "base", tmp_path / "base")
+    DDIMScheduler(prediction_type=prediction).save_pretrained(folder / "scheduler")
+    assert animate(base=folder, steps=2, negative="blurry", cfg=3.0, adain=0.5) == 0
+    base = load_base(find_base(folder))
     picture = Image.open(files / "picture.png")
     model = add_action(base.unet, read_motion(files / "motion.safetensors"), None)
     latents = sample_video(
@@ -129,6 +133,7 @@ def test_command_equals_its_functions_one_by_one(
         encode_picture(base.vae, fit_picture(picture, (32, 16))),
         encode_prompt(base, "a girl runs"),
         encode_prompt(base, "blurry"),
+        prediction=prediction,
         seed=7,
         config=SamplerConfig(num_frames=3, steps=2, cfg=3.0),
         style=AdaINConfig(strength=0.5),

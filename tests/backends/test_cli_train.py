@@ -3,11 +3,13 @@
 import json
 import math
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from diffusers import DDIMScheduler
 from PIL import Image
 from safetensors.torch import save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -24,6 +26,7 @@ from flash_pack.flash_modules.checkpoint.tensor_file import read_tensors
 from flash_pack.flash_modules.training.clips import find_clips
 from flash_pack.flash_modules.training.pool import LatentPool, PoolConfig
 from flash_pack.flash_modules.training.presets import VARIANTS, MethodConfig
+from flash_pack.flash_modules.training.run_folder import read_losses
 from flash_pack.flash_modules.training.sampling import SamplingConfig
 from flash_pack.tests.backends.command_line import run_command, sentence_of
 from flash_pack.tests.backends.small_models import small_motion
@@ -88,6 +91,18 @@ def trained(tmp_path: Path, name: str, step: int) -> dict[str, torch.Tensor]:
     return tensors
 
 
+def test_a_base_that_predicts_velocity_learns_velocity(
+    train: Callable[..., int], files: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(files / "base", tmp_path / "base")
+    DDIMScheduler(prediction_type="v_prediction").save_pretrained(folder / "scheduler")
+    assert train(steps=1, out="noise") == train(steps=1, out="velocity", base=folder) == 0
+    runs = tmp_path / "runs"
+    assert read_losses(runs / "noise" / "loss.csv") != read_losses(runs / "velocity" / "loss.csv")
+    action = read_action(runs / "velocity" / "velocity.safetensors")
+    assert action.header["modelspec.prediction_type"] == "v"
+
+
 def test_the_action_of_a_run_animates(
     train: Callable[..., int], files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -101,6 +116,7 @@ def test_the_action_of_a_run_animates(
     assert header["data"]["n_clips"] == 2
     assert header["align"]["tau"] == 90.0
     assert (header["steps"], header["seed"]) == (3, 0)
+    assert action.header["modelspec.prediction_type"] == "epsilon"
     assert str(tmp_path) not in json.dumps(dict(action.header))
     picture, video = files / "picture.png", tmp_path / "video.gif"
     words = ["animate", "--base", files / "base", "--motion", files / "motion.safetensors", "--action", path]

@@ -11,12 +11,18 @@ from torch import Tensor
 from flash_pack.flash_modules.adain import AdaINConfig, adain
 from flash_pack.flash_modules.backends.diffusers import AnimatedUNet, add_action, sample_video
 from flash_pack.flash_modules.backends.diffusers.sampler import (
+    Predict,
     ddim_scheduler,
     denoise,
     draw_noise,
     ksampler_start,
 )
-from flash_pack.flash_modules.noise_schedule import SamplerConfig, ddim_timesteps
+from flash_pack.flash_modules.noise_schedule import (
+    PREDICTIONS,
+    Prediction,
+    SamplerConfig,
+    ddim_timesteps,
+)
 from flash_pack.tests.backends.small_models import TEXT_WIDTH, small_motion, small_unet
 
 F, C, H, W = 3, 4, 6, 8
@@ -36,10 +42,33 @@ REFERENCE = random(1, C, H, W, seed=1)
 PROMPT, NEGATIVE = random(1, 5, TEXT_WIDTH, seed=2), random(1, 5, TEXT_WIDTH, seed=3)
 
 
+def sample(
+    predict: Predict,
+    config: SamplerConfig,
+    *,
+    reference: Tensor = REFERENCE,
+    seed: int = 0,
+    style: AdaINConfig = OFF,
+    on_step: Callable[[], object] = lambda: None,
+) -> Tensor:
+    """A video of a U-Net that predicts noise."""
+    return sample_video(
+        predict,
+        reference,
+        PROMPT,
+        NEGATIVE,
+        prediction="epsilon",
+        seed=seed,
+        config=config,
+        style=style,
+        on_step=on_step,
+    )
+
+
 class Recorder:
     """Calls the model, and keeps what it was shown."""
 
-    def __init__(self, predict: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
+    def __init__(self, predict: Predict) -> None:
         self.predict = predict
         self.latents: list[Tensor] = []
         self.timesteps: list[int] = []
@@ -53,10 +82,15 @@ class Recorder:
 
 
 @torch.inference_mode()
-def loop_by_hand(start_FCHW: Tensor, steps: int, cfg: float) -> Tensor:
+def loop_by_hand(start_FCHW: Tensor, steps: int, cfg: float, prediction: Prediction) -> Tensor:
     """DDIM as anybody writes it with diffusers."""
     scheduler = DDIMScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="linear", clip_sample=False, steps_offset=1
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="linear",
+        clip_sample=False,
+        steps_offset=1,
+        prediction_type=prediction,
     )
     scheduler.set_timesteps(steps)
     latents = start_FCHW.clone()
@@ -69,19 +103,45 @@ def loop_by_hand(start_FCHW: Tensor, steps: int, cfg: float) -> Tensor:
     return latents
 
 
+@pytest.mark.parametrize("prediction", PREDICTIONS)
 @pytest.mark.parametrize(("steps", "cfg"), [(4, 7.5), (7, 2.0)])
-def test_equals_a_plain_ddim_run_of_diffusers(steps: int, cfg: float) -> None:
+def test_equals_a_plain_ddim_run_of_diffusers(steps: int, cfg: float, prediction: Prediction) -> None:
     start = random(F, C, H, W, seed=4)
     config = SamplerConfig(num_frames=F, steps=steps, cfg=cfg)
-    out = denoise(model().predict, start, REFERENCE, PROMPT, NEGATIVE, config=config)
-    expected = loop_by_hand(start, steps, cfg)
+    out = denoise(model().predict, start, REFERENCE, PROMPT, NEGATIVE, prediction=prediction, config=config)
+    expected = loop_by_hand(start, steps, cfg, prediction)
     assert (out - expected).norm() <= 1e-5 * expected.norm()
+
+
+class Oracle:
+    """Knows the clean video, and what has to be predicted to get there."""
+
+    def __init__(self, video_FCHW: Tensor, prediction: Prediction) -> None:
+        self.video_FCHW, self.prediction = video_FCHW, prediction
+
+    def __call__(self, latents_BFCHW: Tensor, timestep_B: Tensor, text_embeds: Tensor) -> Tensor:
+        alpha = torch.cumprod(1 - torch.linspace(0.00085, 0.012, 1000, dtype=torch.float64), 0)[timestep_B]
+        signal, spread = alpha.sqrt(), (1 - alpha).sqrt()
+        eps_BFCHW = (latents_BFCHW - signal * self.video_FCHW) / spread
+        if self.prediction == "epsilon":
+            return eps_BFCHW
+        return signal * eps_BFCHW - spread * self.video_FCHW
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_finds_the_video_that_is_predicted(prediction: Prediction) -> None:
+    video = torch.cat([REFERENCE, random(F - 1, C, H, W, seed=5)]).double()
+    config = SamplerConfig(num_frames=F, steps=6, cfg=1.0)
+    start = random(F, C, H, W, seed=4).double()
+    predict = Oracle(video, prediction)
+    out = denoise(predict, start, video[:1], PROMPT, NEGATIVE, prediction=prediction, config=config)
+    torch.testing.assert_close(out, video, rtol=0, atol=1e-5)
 
 
 def test_first_frame_is_clean_at_every_step_and_exact_at_the_end() -> None:
     recorder = Recorder(model().predict)
     config = SamplerConfig(num_frames=F, steps=3)
-    out = sample_video(recorder, REFERENCE, PROMPT, NEGATIVE, seed=0, config=config, style=AdaINConfig())
+    out = sample(recorder, config, style=AdaINConfig())
     assert len(recorder.latents) == 6
     assert all(torch.equal(latents[0, :1], REFERENCE) for latents in recorder.latents)
     assert torch.equal(out[:1], REFERENCE)
@@ -91,7 +151,7 @@ def test_first_frame_is_clean_at_every_step_and_exact_at_the_end() -> None:
 def test_starts_with_the_noise_of_comfyui() -> None:
     recorder = Recorder(model().predict)
     config = SamplerConfig(num_frames=F, steps=4)
-    sample_video(recorder, REFERENCE, PROMPT, NEGATIVE, seed=42, config=config, style=OFF)
+    sample(recorder, config, seed=42)
     torch.manual_seed(42)
     noise = torch.randn(F, C, H, W)
     alpha_bar = torch.cumprod(1 - torch.linspace(0.00085, 0.012, 1000, dtype=torch.float64), 0)[751]
@@ -108,7 +168,7 @@ def test_the_start_of_the_ksampler_is_slightly_weaker() -> None:
 
 def test_timesteps_are_those_of_the_core() -> None:
     for steps in (1, 8, 25, 30, 999):
-        scheduler = ddim_scheduler()
+        scheduler = ddim_scheduler("epsilon")
         scheduler.set_timesteps(steps)
         assert scheduler.timesteps.tolist() == ddim_timesteps(steps)
 
@@ -116,16 +176,16 @@ def test_timesteps_are_those_of_the_core() -> None:
 def test_cfg_1_never_asks_for_the_negative_prompt() -> None:
     recorder = Recorder(model().predict)
     config = SamplerConfig(num_frames=F, steps=3, cfg=1.0)
-    sample_video(recorder, REFERENCE, PROMPT, NEGATIVE, seed=0, config=config, style=OFF)
+    sample(recorder, config)
     assert recorder.timesteps == [667, 334, 1]
     assert all(text is PROMPT for text in recorder.texts)
 
 
 def test_adain_runs_once_after_the_last_step() -> None:
     config = SamplerConfig(num_frames=F, steps=2)
-    plain = sample_video(model().predict, REFERENCE, PROMPT, NEGATIVE, seed=0, config=config, style=OFF)
+    plain = sample(model().predict, config)
     style = AdaINConfig(strength=0.5)
-    styled = sample_video(model().predict, REFERENCE, PROMPT, NEGATIVE, seed=0, config=config, style=style)
+    styled = sample(model().predict, config, style=style)
     assert torch.equal(styled, adain(plain, style))
     assert not torch.allclose(styled, plain, atol=1e-2)
 
@@ -133,30 +193,13 @@ def test_adain_runs_once_after_the_last_step() -> None:
 def test_every_step_is_reported() -> None:
     steps: list[None] = []
     config = SamplerConfig(num_frames=F, steps=3, cfg=1.0)
-    sample_video(
-        model().predict,
-        REFERENCE,
-        PROMPT,
-        NEGATIVE,
-        seed=0,
-        config=config,
-        style=OFF,
-        on_step=lambda: steps.append(None),
-    )
+    sample(model().predict, config, on_step=lambda: steps.append(None))
     assert len(steps) == 3
 
 
 def test_an_unusable_reference_is_refused() -> None:
     with pytest.raises(ValueError, match="The reference is empty"):
-        sample_video(
-            model().predict,
-            torch.zeros_like(REFERENCE),
-            PROMPT,
-            NEGATIVE,
-            seed=0,
-            config=SamplerConfig(),
-            style=OFF,
-        )
+        sample(model().predict, SamplerConfig(), reference=torch.zeros_like(REFERENCE))
 
 
 def test_settings_that_make_no_video_are_refused() -> None:

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import pytest
@@ -29,6 +29,7 @@ from flash_pack.flash_modules.training.loss import TimestepConfig, denoising_los
 from flash_pack.tests.backends.small_models import TEXT_WIDTH, small_motion, small_unet
 
 P, F, M, H, W = 2, 3, 5, 2, 4
+noise_losses = partial(denoising_losses, prediction="epsilon")
 OFF = AlignmentConfig(tau=100.0, p=0.0)
 FEATURES = AlignmentConfig(p=0.0)
 CORRESPONDENCE = AlignmentConfig(tau=100.0)
@@ -251,7 +252,7 @@ def learn(
     model.zero_grad()
     latents, timestep, text = inputs()
     noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(3))
-    loss = total_loss(denoising_losses(model, latents, noise, timestep[:P], text[:P], call))
+    loss = total_loss(noise_losses(model, latents, noise, timestep[:P], text[:P], call))
     between()
     loss.backward()
     return {name: weight.grad for name, weight in weights.items() if weight.grad is not None}
@@ -330,7 +331,7 @@ def test_gradient_of_frame_0s_prediction_is_zero() -> None:
     select_trainable(model.model)
     latents, timestep, text = inputs()
     draw = draw_noise(latents.shape, TimestepConfig(), torch.Generator().manual_seed(1))
-    losses = denoising_losses(predict, latents, draw.noise_BFCHW, timestep[:P], text[:P], pair_call())
+    losses = noise_losses(predict, latents, draw.noise_BFCHW, timestep[:P], text[:P], pair_call())
     total_loss(losses).backward()
     assert not seen[0].grad[:, 0].any()
     assert (seen[0].grad[:, 1:] != 0).all()

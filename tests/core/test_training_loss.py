@@ -1,10 +1,12 @@
 import math
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor
 
 from flash_pack.flash_modules.motion_alignment import AlignmentConfig, PairCall
+from flash_pack.flash_modules.noise_schedule import PREDICTIONS, Prediction
 from flash_pack.flash_modules.training.loss import (
     TimestepConfig,
     add_noise,
@@ -18,6 +20,7 @@ from flash_pack.flash_modules.training.presets import TRAINABLE, VARIANTS, Metho
 
 P, F, C, H, W = 3, 4, 2, 3, 5
 M, D = 6, 7
+noise_losses = partial(denoising_losses, prediction="epsilon")
 CALL = PairCall(num_pairs=P, swaps_L=torch.tensor([True]))
 
 
@@ -116,14 +119,14 @@ def test_noised_latents_equal_a_loop_and_frame_0_is_clean() -> None:
 
 
 class Answer:
-    """A U-Net that answers with fixed noise, and keeps what it was shown."""
+    """A U-Net that always answers the same, and keeps what it was shown."""
 
-    def __init__(self, eps_BFCHW: Tensor) -> None:
-        self.eps_BFCHW = eps_BFCHW
+    def __init__(self, answer_BFCHW: Tensor) -> None:
+        self.answer_BFCHW = answer_BFCHW
 
     def __call__(self, latents: Tensor, timestep: Tensor, text: Tensor, call: PairCall | None) -> Tensor:
         self.shown = (latents, timestep, text, call)
-        return self.eps_BFCHW
+        return self.answer_BFCHW
 
 
 def batch(videos: int = 2) -> tuple[Tensor, Tensor, Tensor, Tensor, Answer]:
@@ -132,16 +135,25 @@ def batch(videos: int = 2) -> tuple[Tensor, Tensor, Tensor, Tensor, Answer]:
     return latents, noise, torch.tensor([999, 0, 300]), text_PMC, Answer(eps.requires_grad_())
 
 
+@pytest.mark.parametrize("prediction", PREDICTIONS)
 @pytest.mark.parametrize("videos", [1, 2])
-def test_loss_equals_a_loop_without_frame_0(videos: int) -> None:
+def test_loss_equals_a_loop_without_frame_0(videos: int, prediction: Prediction) -> None:
     latents, noise, timesteps, text, predict = batch(videos)
-    losses_VP = denoising_losses(predict, latents, noise, timesteps, text, None).detach()
+    losses_VP = denoising_losses(
+        predict, latents, noise, timesteps, text, None, prediction=prediction
+    ).detach()
+    wanted = noise.clone()
+    if prediction == "v_prediction":
+        for i, timestep in enumerate(timesteps.tolist() * videos):
+            alpha = slow_alphas()[timestep]
+            wanted[i] = alpha**0.5 * noise[i] - (1 - alpha) ** 0.5 * latents[i]
+    errors = predict.answer_BFCHW.detach() - wanted
     assert losses_VP.shape == (videos, P)
     total = 0.0
     for p in range(P):
         for v in range(videos):  # [originals, twins]
             squares = [
-                float(predict.eps_BFCHW.detach()[v * P + p, f, c, y, x] - noise[v * P + p, f, c, y, x]) ** 2
+                float(errors[v * P + p, f, c, y, x]) ** 2
                 for f in range(1, F)
                 for c in range(C)
                 for y in range(H)
@@ -154,15 +166,15 @@ def test_loss_equals_a_loop_without_frame_0(videos: int) -> None:
 
 def test_gradient_of_frame_0s_prediction_is_zero() -> None:
     latents, noise, timesteps, text, predict = batch()
-    total_loss(denoising_losses(predict, latents, noise, timesteps, text, CALL)).backward()
-    assert predict.eps_BFCHW.grad is not None
-    assert not predict.eps_BFCHW.grad[:, 0].any()
-    assert (predict.eps_BFCHW.grad[:, 1:] != 0).all()
+    total_loss(noise_losses(predict, latents, noise, timesteps, text, CALL)).backward()
+    assert predict.answer_BFCHW.grad is not None
+    assert not predict.answer_BFCHW.grad[:, 0].any()
+    assert (predict.answer_BFCHW.grad[:, 1:] != 0).all()
 
 
 def test_both_videos_of_a_clip_are_shown_at_its_timestep_with_its_prompt() -> None:
     latents, noise, timesteps, text, predict = batch()
-    denoising_losses(predict, latents, noise, timesteps, text, CALL)
+    noise_losses(predict, latents, noise, timesteps, text, CALL)
     shown, timestep_B, text_BMC, call = predict.shown
     assert timestep_B.tolist() == [999, 0, 300, 999, 0, 300]
     assert torch.equal(text_BMC, torch.cat([text, text]))
@@ -173,8 +185,8 @@ def test_both_videos_of_a_clip_are_shown_at_its_timestep_with_its_prompt() -> No
 
 def test_loss_of_a_half_precision_prediction_is_in_fp32() -> None:
     latents, noise, timesteps, text, predict = batch()
-    predict.eps_BFCHW = predict.eps_BFCHW.detach().bfloat16()
-    found = denoising_losses(predict, latents.float(), noise.float(), timesteps, text, None)
+    predict.answer_BFCHW = predict.answer_BFCHW.detach().bfloat16()
+    found = noise_losses(predict, latents.float(), noise.float(), timesteps, text, None)
     assert found.dtype == torch.float32
 
 

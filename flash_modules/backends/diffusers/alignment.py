@@ -129,7 +129,7 @@ class AlignedUNet(nn.Module):
         text_embeds: Tensor,
         call: PairCall | None = None,
     ) -> Tensor:
-        """The noise (B, F, C, H, W), as AnimatedUNet.predict; on [originals, twins] if there is a call."""
+        """As AnimatedUNet.predict, (B, F, C, H, W); on [originals, twins] if there is a call."""
         if call is not None:
             _check_call(call, latents_BFCHW.shape[0], self.num_layers)
             call = replace(call, swaps_L=call.swaps_L.to(latents_BFCHW.device))

@@ -10,7 +10,8 @@ from safetensors import SafetensorError
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from ...checkpoint.tensor_file import some
-from .single_file import NEEDED, SD15, read_checkpoint, read_vae
+from ...noise_schedule import PREDICTIONS, Prediction
+from .single_file import NEEDED, SD15, Parts, read_checkpoint, read_vae
 
 _PARTS = ("unet", "vae", "text_encoder")
 
@@ -23,6 +24,8 @@ class Base:
     vae: AutoencoderKL
     text_encoder: CLIPTextModel
     tokenizer: CLIPTokenizer
+    prediction: Prediction
+    """What the U-Net predicts."""
 
     @property
     def vae_factor(self) -> int:
@@ -76,6 +79,12 @@ def _check_folder(folder: Path) -> None:
             f"{folder} is not a model in diffusers' layout: there is no config.json in {', '.join(missing)}. "
             "Give the folder that holds unet, vae, text_encoder and tokenizer, or a checkpoint file."
         )
+    if found := _other_model(folder):
+        raise ValueError(f"{folder.name} {found}. {NEEDED}")
+
+
+def _other_model(folder: Path) -> str | None:
+    """What makes it another model than Stable Diffusion 1.5."""
     unet = _config(folder / "unet")
     found = None
     if unet.get("addition_embed_type") is not None or (folder / "text_encoder_2").is_dir():
@@ -86,22 +95,30 @@ def _check_folder(folder: Path) -> None:
         found = f"has a {unet.get('_class_name')}"
     elif unet.get("in_channels") != 4:
         found = f"has a U-Net with {unet.get('in_channels')} input channels, as for inpainting"
+    elif _prediction(folder) not in PREDICTIONS:
+        found = f"has a U-Net that predicts '{_prediction(folder)}', and not the noise or the velocity"
     elif _config(folder / "text_encoder").get("hidden_size") != unet.get("cross_attention_dim"):
         found = "has a U-Net for another text encoder"
-    if found:
-        raise ValueError(f"{folder.name} {found}. {NEEDED}")
+    return found
 
 
-def _config(folder: Path) -> dict:
-    return json.loads((folder / "config.json").read_text(encoding="utf-8"))
+def _config(folder: Path, name: str = "config") -> dict:
+    return json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def _prediction(folder: Path) -> Prediction:
+    """What the U-Net predicts, by the scheduler's config: the noise, if there is none or it says nothing."""
+    scheduler = folder / "scheduler"
+    known = (scheduler / "scheduler_config.json").is_file()
+    return _config(scheduler, "scheduler_config").get("prediction_type", "epsilon") if known else "epsilon"
 
 
 def load_base(files: BaseFiles) -> Base:
     """Read a base model. Raises ValueError or OSError if it is damaged, incomplete or of another kind."""
     if files.path.is_dir():
-        unet, vae, text_encoder = _read_folder(files.path)
+        unet, vae, text_encoder, prediction = _read_folder(files.path)
     else:
-        unet, vae, text_encoder = read_checkpoint(files.path)
+        unet, vae, text_encoder, prediction = read_checkpoint(files.path)
     tokenizer = CLIPTokenizer.from_pretrained(files.tokenizer, local_files_only=True)
     known = text_encoder.config.vocab_size
     if len(tokenizer) > known:
@@ -112,7 +129,7 @@ def load_base(files: BaseFiles) -> Base:
     text_encoder.float()  # diffusers reads models as fp32 by itself, transformers as they are stored
     for model in (unet, vae, text_encoder):
         model.eval().requires_grad_(False)
-    return Base(unet=unet, vae=vae, text_encoder=text_encoder, tokenizer=tokenizer)
+    return Base(unet=unet, vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, prediction=prediction)
 
 
 def load_vae(path: Path) -> AutoencoderKL:
@@ -136,12 +153,12 @@ def load_vae(path: Path) -> AutoencoderKL:
     return _read_part(folder, AutoencoderKL).eval().requires_grad_(False)
 
 
-def _read_folder(folder: Path) -> tuple[UNet2DConditionModel, AutoencoderKL, CLIPTextModel]:
+def _read_folder(folder: Path) -> Parts:
     unet, vae, text_encoder = (
         _read_part(folder / part, kind)
         for part, kind in zip(_PARTS, (UNet2DConditionModel, AutoencoderKL, CLIPTextModel), strict=True)
     )
-    return unet, vae, text_encoder
+    return unet, vae, text_encoder, _prediction(folder)
 
 
 def _read_part(folder: Path, kind):

@@ -52,7 +52,7 @@ class AnimatedUNet(nn.Module):
             pool_norms(unet, self.call)
 
     def predict(self, latents_BFCHW: Tensor, timestep_B: Tensor, text_embeds: Tensor) -> Tensor:
-        """The noise (B, F, C, H, W) in latents of DDPM scale.
+        """The noise, or velocity, (B, F, C, H, W) in latents of DDPM scale.
 
         `text_embeds` is one prompt per video (B, M, C), or one per frame (B, F, M, C).
         """
@@ -74,8 +74,8 @@ def predict_frames(
         text_embeds = repeat(text_embeds, "b m c -> b f m c", f=num_frames)
     text_embeds_XMC = rearrange(text_embeds, "b f m c -> (b f) m c").to(latents_XCHW)
     timestep_X = repeat(timestep_B, "b -> (b f)", f=num_frames)
-    (eps_XCHW,) = unet(latents_XCHW, timestep_X, text_embeds_XMC, return_dict=False)
-    return rearrange(eps_XCHW, "(b f) c h w -> b f c h w", f=num_frames).to(latents_BFCHW.dtype)
+    (found_XCHW,) = unet(latents_XCHW, timestep_X, text_embeds_XMC, return_dict=False)
+    return rearrange(found_XCHW, "(b f) c h w -> b f c h w", f=num_frames).to(latents_BFCHW.dtype)
 
 
 def add_motion(unet: UNet2DConditionModel, weights: MotionWeights) -> AnimatedUNet:

@@ -8,10 +8,17 @@ from torch import Tensor
 
 from ...adain import AdaINConfig, adain
 from ...first_frame import check_reference, first_frame_latents, replace_first_frame
-from ...noise_schedule import BETA_END, BETA_START, NUM_TIMESTEPS, SamplerConfig, ddim_timesteps
+from ...noise_schedule import (
+    BETA_END,
+    BETA_START,
+    NUM_TIMESTEPS,
+    Prediction,
+    SamplerConfig,
+    ddim_timesteps,
+)
 
 Predict = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""``predict(latents_BFCHW, timestep_B, text_embeds) -> eps_BFCHW``, as of AnimatedUNet."""
+"""``predict(latents_BFCHW, timestep_B, text_embeds) -> noise or velocity, BFCHW``, as of AnimatedUNet."""
 
 
 def sample_video(
@@ -20,6 +27,7 @@ def sample_video(
     prompt: Tensor,
     negative: Tensor,
     *,
+    prediction: Prediction,
     seed: int,
     config: SamplerConfig,
     style: AdaINConfig,
@@ -28,12 +36,20 @@ def sample_video(
     """Latents (F, C, H, W) of a video that starts with the reference, a scaled latent.
 
     With equal seeds it is the video of ComfyUI's KSampler with `ddim` and `ddim_uniform`. `prompt` and
-    `negative` are text embeddings (1, M, C), or (1, F, M, C) for a prompt per frame.
+    `negative` are text embeddings (1, M, C), or (1, F, M, C) for a prompt per frame; `prediction` is what
+    `predict` gives.
     """
     latents_FCHW = first_frame_latents(check_reference(reference_1CHW), config.num_frames)
     start_FCHW = ksampler_start(draw_noise(latents_FCHW.shape, seed), config.steps).to(latents_FCHW)
     video_FCHW = denoise(
-        predict, start_FCHW, reference_1CHW, prompt, negative, config=config, on_step=on_step
+        predict,
+        start_FCHW,
+        reference_1CHW,
+        prompt,
+        negative,
+        prediction=prediction,
+        config=config,
+        on_step=on_step,
     )
     return adain(video_FCHW, style)
 
@@ -52,10 +68,10 @@ def ksampler_start(noise_FCHW: Tensor, num_steps: int) -> Tensor:
     timestep = ddim_timesteps(num_steps)[0]
     if timestep == NUM_TIMESTEPS - 1:
         return noise_FCHW
-    return noise_FCHW * (1 - float(ddim_scheduler().alphas_cumprod[timestep])) ** 0.5
+    return noise_FCHW * (1 - float(ddim_scheduler("epsilon").alphas_cumprod[timestep])) ** 0.5
 
 
-def ddim_scheduler() -> DDIMScheduler:
+def ddim_scheduler(prediction: Prediction) -> DDIMScheduler:
     """diffusers' DDIM on AnimateDiff's schedule, with the timesteps of `ddim_timesteps`."""
     return DDIMScheduler(
         num_train_timesteps=NUM_TIMESTEPS,
@@ -66,6 +82,7 @@ def ddim_scheduler() -> DDIMScheduler:
         set_alpha_to_one=True,
         steps_offset=1,
         timestep_spacing="leading",
+        prediction_type=prediction,
     )
 
 
@@ -77,18 +94,19 @@ def denoise(
     prompt: Tensor,
     negative: Tensor,
     *,
+    prediction: Prediction,
     config: SamplerConfig,
     on_step: Callable[[], object] = lambda: None,
 ) -> Tensor:
     """A whole run of DDIM from these latents; frame 0 of the result is the reference bit for bit."""
-    scheduler = ddim_scheduler()
+    scheduler = ddim_scheduler(prediction)
     scheduler.set_timesteps(config.steps)
     latents_FCHW = start_FCHW
     for timestep in scheduler.timesteps.tolist():
         latents_FCHW = replace_first_frame(latents_FCHW, reference_1CHW)
         timestep_1 = torch.tensor([timestep], device=latents_FCHW.device)
-        (eps_FCHW,) = _guided(predict, latents_FCHW[None], timestep_1, prompt, negative, config.cfg)
-        latents_FCHW = scheduler.step(eps_FCHW, timestep, latents_FCHW).prev_sample
+        (found_FCHW,) = _guided(predict, latents_FCHW[None], timestep_1, prompt, negative, config.cfg)
+        latents_FCHW = scheduler.step(found_FCHW, timestep, latents_FCHW).prev_sample
         on_step()
     return replace_first_frame(latents_FCHW, reference_1CHW)
 

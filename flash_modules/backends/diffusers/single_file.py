@@ -11,8 +11,11 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from ...checkpoint.tensor_file import Tensors, read_tensors, some
+from ...noise_schedule import MODELSPEC, Prediction
 
 Model = TypeVar("Model", bound=nn.Module)
+Parts = tuple[UNet2DConditionModel, AutoencoderKL, CLIPTextModel, Prediction]
+"""U-Net, VAE, text encoder, and what the U-Net predicts."""
 
 NEEDED = "FLASH and AnimateDiff work on Stable Diffusion 1.5: load an SD 1.5 checkpoint."
 
@@ -34,12 +37,17 @@ _OTHER_FILES = (
 )
 
 
-def read_checkpoint(path: Path) -> tuple[UNet2DConditionModel, AutoencoderKL, CLIPTextModel]:
-    """U-Net, VAE and text encoder of a checkpoint. Raises ValueError, with what the file is, for others."""
-    tensors, _ = read_tensors(path)
+def read_checkpoint(path: Path) -> Parts:
+    """The parts of a checkpoint. Raises ValueError, with what the file is, for others.
+
+    A U-Net predicts velocity if the file says so: in its header (modelspec), or by a tensor named `v_pred`.
+    """
+    tensors, metadata = read_tensors(path)
     _check_sd15(tensors, path.name)
+    says_v = metadata.get("modelspec.prediction_type") == MODELSPEC["v_prediction"] or "v_pred" in tensors
+    prediction: Prediction = "v_prediction" if says_v else "epsilon"
     try:
-        return _unet(tensors), _vae(tensors), _text_encoder(tensors)
+        return _unet(tensors), _vae(tensors), _text_encoder(tensors), prediction
     except KeyError as error:
         raise ValueError(
             f"{path.name} is incomplete: it lacks {error.args[0]}, or that does not fit. Download it again. "

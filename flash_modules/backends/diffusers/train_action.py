@@ -125,6 +125,7 @@ class ActionTraining:
         pool.prepare(newest[0] * self.config.loop.accumulation * processes.count, on_entry)
         loss = ActionLoss(
             predict=self.predict,
+            prediction=self.base.prediction,
             num_layers=self.model.num_layers,
             pool=pool,
             text_embeds=self.text_embeds,
@@ -188,7 +189,7 @@ class ActionTraining:
     def predict(
         self, latents_BFCHW: Tensor, timestep_B: Tensor, text_embeds: Tensor, call: PairCall | None = None
     ) -> Tensor:
-        """The U-Net's noise, computed in the run's dtype."""
+        """What the U-Net predicts, computed in the run's dtype."""
         with torch.autocast(self.device.type, self.config.dtype, enabled=self.config.dtype != torch.float32):
             return self.model(latents_BFCHW, timestep_B, text_embeds, call)
 
@@ -206,6 +207,7 @@ class ActionTraining:
             encode_picture(self.base.vae.to(self.device), image_1HWC),
             self.embeds(prompt),
             self.embeds(""),
+            prediction=self.base.prediction,
             seed=seed,
             config=sampler,
             style=AdaINConfig(),
@@ -222,6 +224,7 @@ class ActionTraining:
         config = self.config
         taken = take_frames(self.clips[0], config.sampling, seeded(config.seed, "fps"))
         header = action_header(
+            prediction=self.base.prediction,
             method=config.method,
             sampling=config.sampling,
             loop=config.loop,

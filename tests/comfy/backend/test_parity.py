@@ -7,6 +7,7 @@ import pytest
 import torch
 from comfy.samplers import ddim_scheduler
 from comfy.utils import unet_to_diffusers
+from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
 from diffusers import MotionAdapter, UNet2DConditionModel, UNetMotionModel
 
 from flash_pack.tests.backends.small_models import per_frame, randomise
@@ -111,9 +112,23 @@ def test_plain_motion_is_the_same(flash, model, motion_path, version, sample, ca
         assert_same(eps, theirs.flatten(0, 1))
 
 
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
 def test_equal_seeds_give_equal_videos(
-    flash, model, motion, action_or_none, reference, z0, sample, prompts, twin, animated_twin, assert_same
+    flash,
+    model,
+    motion,
+    action_or_none,
+    reference,
+    z0,
+    sample,
+    prompts,
+    twin,
+    animated_twin,
+    assert_same,
+    prediction,
 ):
+    if prediction == "v_prediction":
+        (model,) = ModelSamplingDiscrete().patch(model, prediction, zsnr=False)
     m = flash.backend.add_action(model, motion, action_or_none, 0.8)
     m = flash.backend.add_first_frame(m, reference)
     ours = sample(m, "ddim", "ddim_uniform", steps=25)
@@ -122,6 +137,7 @@ def test_equal_seeds_give_equal_videos(
         z0,
         prompts.positive[0][0],
         prompts.negative[0][0],
+        prediction=prediction,
         seed=1,
         config=flash.noise_schedule.SamplerConfig(num_frames=5),
         style=flash.adain.AdaINConfig(strength=0.0),

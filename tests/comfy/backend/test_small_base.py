@@ -47,7 +47,12 @@ def small_base(flash):
         }
     )
     config.set_inference_dtype(torch.float32, None)
-    model = comfy.model_base.BaseModel(config)
+    schedule = json.loads((FOLDER / "scheduler" / "scheduler_config.json").read_text())
+    kinds = {
+        "epsilon": comfy.model_base.ModelType.EPS,
+        "v_prediction": comfy.model_base.ModelType.V_PREDICTION,
+    }
+    model = comfy.model_base.BaseModel(config, kinds[schedule["prediction_type"]])
     names = unet_to_diffusers(config.unet_config)
     weights = load_file(FOLDER / "unet" / "diffusion_pytorch_model.safetensors")
     state = {names[name]: weight.float() for name, weight in weights.items()}
@@ -108,6 +113,7 @@ def test_it_animates_in_comfyui_as_without(pack, flash, small_base, action, samp
         z0,
         prompt,
         negative,
+        prediction=base.prediction,
         seed=7,
         config=flash.noise_schedule.SamplerConfig(num_frames=8, steps=8, cfg=4.0),
         style=flash.adain.AdaINConfig(strength=0.0),

@@ -58,6 +58,7 @@ def test_prompts_and_pictures_are_encoded_alike_and_equal_seeds_give_equal_video
         headless.add_action(base_model.unet, motion, None).predict,
         reference * 0.18215,
         *(theirs[0][0] for theirs in prompts),
+        prediction="epsilon",
         seed=SEED,
         config=pack.module("flash_modules.noise_schedule").SamplerConfig(num_frames=FRAMES, steps=STEPS),
         style=pack.module("flash_modules.adain").AdaINConfig(strength=0.0),

@@ -1,8 +1,8 @@
 """`python -m actors details`: what a detail decoder brings back, by branch, on clips that it has not seen."""
 
 import argparse
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -14,13 +14,19 @@ from torch import Tensor
 from tqdm import tqdm
 
 from flash_modules.augment import Augmentation, crop
-from flash_modules.backends.diffusers import decode_frames, encode_picture, load_vae
+from flash_modules.backends.diffusers import (
+    decode_frames,
+    decode_frames_with_details,
+    encode_picture,
+    load_vae,
+    make_detail_decoder,
+)
 from flash_modules.backends.diffusers.train_detail import DetailTraining, DetailTrainingConfig
+from flash_modules.checkpoint import read_detail_decoder
 from flash_modules.distortion import DistortionConfig, distort
 from flash_modules.metrics import psnr, ssim
 from flash_modules.training import clips as training_clips
 from flash_modules.training.detail import Rebuild
-from flash_modules.training.loop import LoopConfig
 from flash_modules.training.sampling import SamplingConfig, seeded, take_frames
 
 from .actions import ACTIONS, HELD_OUT_ACTIONS
@@ -72,7 +78,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--frames-per-step", type=int, default=1, help="default %(default)s")
     parser.add_argument("--steps", type=int, default=600, help="default %(default)s")
     parser.add_argument("--lr", type=float, default=4e-4, help="default %(default)s")
-    parser.add_argument("--seeds", type=int, default=3, help="default %(default)s")
+    parser.add_argument(
+        "--seeds", type=int, default=3, help="0 = train none, measure alone (default %(default)s)"
+    )
+    parser.add_argument("--decoder", type=Path, help="a decoder that is there already, to measure it too")
 
 
 def measure_details(args: argparse.Namespace) -> None:
@@ -81,6 +90,9 @@ def measure_details(args: argparse.Namespace) -> None:
     sampling = SamplingConfig(num_frames=args.frames, stride=None)
     exam = [ask(clip, i, sampling, args.size) for i, clip in enumerate(unseen)]
     rows = {row: [quality] for row, quality in measure_plain(load_vae(args.vae), exam).items()}
+    if args.decoder:
+        found = measure(rebuild_with(load_vae(args.vae), args.decoder), exam)
+        rows |= {args.decoder.stem + kind: [quality] for kind, quality in found.items()}
     for seed in range(args.seeds):
         for name, (warping, attention) in tqdm(BRANCHES.items(), desc=f"Seed {seed}", unit="run"):
             config = DetailTrainingConfig(
@@ -90,7 +102,7 @@ def measure_details(args: argparse.Namespace) -> None:
                 warping=warping,
                 attention=attention,
                 sampling=sampling,
-                loop=LoopConfig(steps=args.steps, learning_rate=args.lr, keep=1),
+                loop=replace(DetailTrainingConfig().loop, steps=args.steps, learning_rate=args.lr, keep=1),
                 seed=seed,
             )
             training = DetailTraining(load_vae(args.vae), args.vae.stem, taught, config, torch.device("cpu"))
@@ -155,12 +167,31 @@ def measure_plain(vae: AutoencoderKL, exam: Sequence[Question]) -> Mapping[str, 
     """Rows without a decoder: frame 0 again and again, and the VAE alone."""
 
     def rebuild(shown_1CHW: Tensor, first_1CHW: Tensor) -> Tensor:
-        latents_1CHW = encode_picture(vae, rearrange(shown_1CHW, "1 c h w -> 1 h w c"))
-        return torch.stack([rearrange(frame, "h w c -> c h w") for frame in decode_frames(vae, latents_1CHW)])
+        return _stacked(decode_frames(vae, _encoded(vae, shown_1CHW)))
 
     copies = measure(lambda shown_1CHW, first_1CHW: first_1CHW, exam)[""]
     alone = measure(rebuild, exam).items()
     return {"copies of frame 0": copies, **{f"VAE alone{kind}": quality for kind, quality in alone}}
+
+
+def rebuild_with(vae: AutoencoderKL, path: Path) -> Rebuild:
+    """What a decoder makes of frames, as `animate` and the node decode them."""
+    decoder = make_detail_decoder(vae, read_detail_decoder(path))
+
+    def rebuild(shown_1CHW: Tensor, first_1CHW: Tensor) -> Tensor:
+        first_1HWC = rearrange(first_1CHW, "1 c h w -> 1 h w c")
+        latents_FCHW = torch.cat([_encoded(vae, first_1CHW), _encoded(vae, shown_1CHW)])
+        return _stacked(decode_frames_with_details(vae, decoder, latents_FCHW, first_1HWC, 1.0))[1:]
+
+    return rebuild
+
+
+def _encoded(vae: AutoencoderKL, frame_1CHW: Tensor) -> Tensor:
+    return encode_picture(vae, rearrange(frame_1CHW, "1 c h w -> 1 h w c"))
+
+
+def _stacked(frames: Iterator[Tensor]) -> Tensor:
+    return torch.stack([rearrange(frame, "h w c -> c h w") for frame in frames])
 
 
 @torch.no_grad()

@@ -39,6 +39,12 @@ def add_run_arguments(group: Any, loop: LoopConfig) -> None:
     group.add_argument("--runs", type=Path, default=Path("runs"), help="folder of runs (default %(default)s)")
     group.add_argument("--steps", type=int, default=loop.steps, help="default %(default)s")
     group.add_argument("--lr", type=float, default=loop.learning_rate, help="default %(default)s")
+    group.add_argument(
+        "--cooldown",
+        type=float,
+        default=loop.cooldown,
+        help="share of the steps, the last ones, in which the rate falls to 0 (default %(default)s)",
+    )
     group.add_argument("--accumulation", type=int, default=1, help="parts of a step and process (default 1)")
     group.add_argument("--seed", type=int, default=0, help="default %(default)s")
     group.add_argument("--save-steps", type=int, default=loop.save_steps, help="default %(default)s")
@@ -54,6 +60,7 @@ def loop_config(args: argparse.Namespace) -> LoopConfig:
     return LoopConfig(
         steps=args.steps,
         learning_rate=args.lr,
+        cooldown=args.cooldown,
         accumulation=args.accumulation,
         save_steps=args.save_steps,
         keep=args.keep,

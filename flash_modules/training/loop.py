@@ -53,6 +53,8 @@ class LoopConfig:
 
     steps: int = 20_000
     learning_rate: float = 5e-5
+    cooldown: float = 0.0
+    """Share of the steps, the last ones, in which the rate falls linearly to 0."""
     weight_decay: float = 1e-2
     max_norm: float = 1.0
     """Gradients are scaled down to this norm."""
@@ -74,6 +76,21 @@ class LoopConfig:
                 f"`learning_rate` must lie between 0 and 1, but it is {self.learning_rate}: 5e-5 "
                 "is the paper's."
             )
+        if not 0.0 <= self.cooldown <= 1.0:
+            raise ValueError(
+                f"`cooldown` is a share of the steps between 0 and 1, but it is {self.cooldown}."
+            )
+
+    def learning_rate_at(self, step: int) -> float:
+        """The rate of a step, counted from 0."""
+        cooling = self.cooldown * self.steps
+        return self.learning_rate * min(1.0, (self.steps - step) / cooling if cooling else 1.0)
+
+    @property
+    def settings(self) -> dict[str, float]:
+        """What may not change while a run goes on."""
+        names = ("learning_rate", "cooldown", "weight_decay")
+        return {name: getattr(self, name) for name in names}
 
 
 class Diverged(ValueError):
@@ -164,6 +181,8 @@ class _Session:
         if not (math.isfinite(loss) and math.isfinite(float(norm))):
             self.optimizer.zero_grad()
             raise Diverged(self._what_diverged(loss))
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.learning_rate_at(self.progress.step)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.progress = self.progress.after(loss, time.monotonic() - self._start)

@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -284,6 +285,36 @@ def test_settings_below_one_are_refused(name: str) -> None:
 def test_a_learning_rate_out_of_range_is_refused() -> None:
     with pytest.raises(ValueError, match="`learning_rate` must lie between 0 and 1"):
         LoopConfig(learning_rate=0.0)
+
+
+def test_the_rate_falls_to_zero_in_the_last_steps() -> None:
+    config = LoopConfig(steps=10, learning_rate=0.1, cooldown=0.4)
+    rates = [config.learning_rate_at(step) for step in range(10)]
+    assert rates == pytest.approx([*[0.1] * 7, 0.075, 0.05, 0.025])
+    assert LoopConfig(steps=10, learning_rate=0.1).learning_rate_at(9) == 0.1
+
+
+def test_the_optimizer_takes_the_rate_of_its_step(tmp_path: Path) -> None:
+    ends = {}
+    for cooldown in (0.0, 0.5):
+        run, seen = run_at(tmp_path, f"cooled-{cooldown}"), [new_weights()["second"].detach()]
+        weights = new_weights()
+        config = LoopConfig(steps=4, learning_rate=0.1, cooldown=cooldown, weight_decay=0.0)
+        train(
+            run,
+            weights,
+            lambda part: weights["second"].sum(),  # noqa: B023  the same gradient in each step
+            config,
+            on_step=lambda progress: seen.append(weights["second"].detach().clone()),  # noqa: B023
+        )
+        ends[cooldown] = [float((a - b).mean()) for a, b in pairwise(seen)]
+    assert ends[0.0] == pytest.approx([0.1] * 4, rel=1e-4)  # AdamW's steps are as long as the rate
+    assert ends[0.5] == pytest.approx([0.1, 0.1, 0.1, 0.05], rel=1e-4)
+
+
+def test_a_cooldown_that_is_no_share_is_refused() -> None:
+    with pytest.raises(ValueError, match="`cooldown` is a share of the steps between 0 and 1, but it is 20"):
+        LoopConfig(cooldown=20)
 
 
 def test_gradients_are_scaled_down_to_the_largest_norm(

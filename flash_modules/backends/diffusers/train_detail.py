@@ -40,7 +40,10 @@ class DetailTrainingConfig:
     attention: bool = True
     distortion: DistortionConfig = field(default_factory=DistortionConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
-    loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=10_000, learning_rate=1e-4))
+    loop: LoopConfig = field(
+        default_factory=lambda: LoopConfig(steps=10_000, learning_rate=1e-4, cooldown=0.2)
+    )
+    """Steps and rate are the paper's; the cooldown is not in it."""
     seed: int = 0
     dtype: torch.dtype = torch.float32
     """Of the computation and of the VAE; weights that learn are in fp32."""
@@ -115,8 +118,7 @@ class DetailTraining:
             "frames": config.frames,
             "distortion": asdict(config.distortion),
             "sampling": asdict(config.sampling),
-            "learning_rate": config.loop.learning_rate,
-            "weight_decay": config.loop.weight_decay,
+            **config.loop.settings,
             "parts_of_a_step": parts_of_a_step,
             "seed": config.seed,
             "dtype": str(config.dtype).removeprefix("torch."),

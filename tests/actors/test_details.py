@@ -9,8 +9,11 @@ import torch
 
 from actors.__main__ import main
 from actors.base.models import new_vae
-from actors.details import Quality, Question, measure, split_clips, table, write_actors
-from flash_modules.backends.diffusers.train_detail import DetailTraining
+from actors.details import Quality, Question, measure, rebuild_with, split_clips, table, write_actors
+from flash_modules.backends.diffusers import load_vae
+from flash_modules.backends.diffusers.train_detail import DetailTraining, DetailTrainingConfig
+from flash_modules.training.clips import find_clips
+from flash_modules.training.sampling import SamplingConfig
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +83,37 @@ def test_the_command_measures_all_branches_and_keeps_them(
     assert main(words) == 0
     assert capsys.readouterr().out == first
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
+
+
+def test_a_decoder_from_a_file_is_measured_as_in_training(
+    vae: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clips = write_actors(tmp_path / "clips", 1)
+    config = DetailTrainingConfig(size=32, frames=1, width=4, sampling=SamplingConfig(num_frames=3))
+    device = torch.device("cpu")
+    training = DetailTraining(load_vae(vae), "vae", find_clips([clips]).used, config, device)
+    for weight in training.decoder.parameters():
+        weight.data = 0.05 * torch.randn_like(weight)
+    training.write(tmp_path / "mine.safetensors", 0)
+    first_1CHW, shown_1CHW = torch.rand(2, 1, 3, 32, 32)
+    found_1CHW = rebuild_with(load_vae(vae), tmp_path / "mine.safetensors")(shown_1CHW, first_1CHW)
+    with torch.no_grad():
+        wanted_1CHW = training.rebuild(shown_1CHW, first_1CHW).clamp(0, 1)
+        plain_1CHW = training.rebuild(shown_1CHW, first_1CHW, 0.0).clamp(0, 1)
+    torch.testing.assert_close(found_1CHW, wanted_1CHW, rtol=0, atol=2e-3)  # files are in fp16
+    assert (wanted_1CHW - plain_1CHW).abs().max() > 2e-2
+
+    words = [
+        *command(vae, tmp_path, steps=1),
+        "--seeds",
+        "0",
+        "--decoder",
+        str(tmp_path / "mine.safetensors"),
+    ]
+    assert main(words) == 0
+    rows = capsys.readouterr().out
+    assert all(f"| {row} |" in rows for row in ("VAE alone, distorted", "mine", "mine, distorted"))
+    assert "both" not in rows
 
 
 def test_a_stopped_run_is_not_taken_for_a_finished_one(

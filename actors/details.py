@@ -1,7 +1,7 @@
 """`python -m actors details`: what a detail decoder brings back, by branch, on clips that it has not seen."""
 
 import argparse
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -23,10 +23,10 @@ from flash_modules.backends.diffusers import (
 )
 from flash_modules.backends.diffusers.train_detail import DetailTraining, DetailTrainingConfig
 from flash_modules.checkpoint import read_detail_decoder
+from flash_modules.detail_decoder import DetailDecoder
 from flash_modules.distortion import DistortionConfig, distort
 from flash_modules.metrics import psnr, ssim
 from flash_modules.training import clips as training_clips
-from flash_modules.training.detail import Rebuild
 from flash_modules.training.sampling import SamplingConfig, seeded, take_frames
 
 from .actions import ACTIONS, HELD_OUT_ACTIONS
@@ -35,7 +35,7 @@ from .learning import learn, write_clip
 from .looks import draw_look
 from .motion import draw_motion
 from .results import kept, spread
-from .small_base import FOLDER
+from .small_base import FOLDER, SmallBase, load_small_base
 
 BRANCHES = {"both": (True, True), "warping alone": (True, False), "attention alone": (False, True)}
 """Rows of the paper's Table A2."""
@@ -88,10 +88,16 @@ def measure_details(args: argparse.Namespace) -> None:
     """Train and measure what is not done yet, and print the table."""
     taught, unseen = split_clips(args.clips or write_actors(args.out / "clips", args.num))
     sampling = SamplingConfig(num_frames=args.frames, stride=None)
-    exam = [ask(clip, i, sampling, args.size) for i, clip in enumerate(unseen)]
-    rows = {row: [quality] for row, quality in measure_plain(load_vae(args.vae), exam).items()}
+    vae = load_vae(args.vae)
+    base = load_small_base(args.vae) if args.clips is None and (args.vae / "unet").is_dir() else None
+    exam = [
+        ask(clip, i, sampling, args.size, vae, base)
+        for i, clip in enumerate(tqdm(unseen, desc="Held-out clips", unit="clip", leave=False))
+    ]
+    rows = {row: [quality] for row, quality in measure_plain(vae, exam).items()}
     if args.decoder:
-        found = measure(rebuild_with(load_vae(args.vae), args.decoder), exam)
+        decoder = make_detail_decoder(vae, read_detail_decoder(args.decoder))
+        found = measure(decode_with(vae, decoder), exam)
         rows |= {args.decoder.stem + kind: [quality] for kind, quality in found.items()}
     for seed in range(args.seeds):
         for name, (warping, attention) in tqdm(BRANCHES.items(), desc=f"Seed {seed}", unit="run"):
@@ -137,20 +143,35 @@ def split_clips(folder: Path) -> tuple[list[training_clips.Clip], list[training_
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """A held-out clip, in [0, 1]."""
+    """A held-out clip, in [0, 1], and the latents that its frames are to be decoded from."""
 
     first_1CHW: Tensor
     true_FCHW: Tensor
     """The frames after the first."""
-    distorted_FCHW: Tensor
+    latents: Mapping[str, Tensor]
+    """Scaled latents (F, C, h, w) of those frames, by what they come from: "" are the true frames."""
 
 
-def ask(clip: training_clips.Clip, number: int, sampling: SamplingConfig, size: int) -> Question:
-    """The middle of a clip, in this size."""
+def ask(
+    clip: training_clips.Clip,
+    number: int,
+    sampling: SamplingConfig,
+    size: int,
+    vae: AutoencoderKL,
+    base: SmallBase | None = None,
+) -> Question:
+    """The middle of a clip, in this size; with a base also as that draws it."""
     video_FCHW = clip.read(take_frames(clip, sampling, seeded(number)).indices)
     video_FCHW = crop(video_FCHW, size, _MIDDLE)
     distorted_FCHW = distort(video_FCHW[1:], DistortionConfig(), seeded(number, "exam"))
-    return Question(first_1CHW=video_FCHW[:1], true_FCHW=video_FCHW[1:], distorted_FCHW=distorted_FCHW)
+    true_FCHW, distorted_FCHW = (
+        encode_picture(vae, rearrange(frames, "f c h w -> f h w c"))
+        for frames in (video_FCHW, distorted_FCHW)
+    )
+    latents = {"": true_FCHW[1:], ", distorted": distorted_FCHW}
+    if base:
+        latents[", redrawn by the base"] = base.redraw(true_FCHW, clip.caption, number)[1:]
+    return Question(first_1CHW=video_FCHW[:1], true_FCHW=video_FCHW[1:], latents=latents)
 
 
 def result(training: DetailTraining, exam: Sequence[Question], folder: Path) -> Mapping[str, Quality]:
@@ -158,54 +179,45 @@ def result(training: DetailTraining, exam: Sequence[Question], folder: Path) -> 
 
     def make() -> dict[str, Any]:
         learn(training, folder)
-        return {kind: asdict(quality) for kind, quality in measure(training.rebuild, exam).items()}
+        found = measure(decode_with(training.vae, training.decoder), exam)
+        return {kind: asdict(quality) for kind, quality in found.items()}
 
     return {kind: Quality(**values) for kind, values in kept(folder / "result.json", make).items()}
 
 
 def measure_plain(vae: AutoencoderKL, exam: Sequence[Question]) -> Mapping[str, Quality]:
     """Rows without a decoder: frame 0 again and again, and the VAE alone."""
-
-    def rebuild(shown_1CHW: Tensor, first_1CHW: Tensor) -> Tensor:
-        return _stacked(decode_frames(vae, _encoded(vae, shown_1CHW)))
-
-    copies = measure(lambda shown_1CHW, first_1CHW: first_1CHW, exam)[""]
-    alone = measure(rebuild, exam).items()
-    return {"copies of frame 0": copies, **{f"VAE alone{kind}": quality for kind, quality in alone}}
+    copies = measure(lambda latents_FCHW, first_1CHW: first_1CHW.expand(len(latents_FCHW), -1, -1, -1), exam)
+    alone = measure(lambda latents_FCHW, first_1CHW: _stacked(decode_frames(vae, latents_FCHW)), exam)
+    found = {f"VAE alone{kind}": quality for kind, quality in alone.items()}
+    return {"copies of frame 0": copies[""], **found}
 
 
-def rebuild_with(vae: AutoencoderKL, path: Path) -> Rebuild:
-    """What a decoder makes of frames, as `animate` and the node decode them."""
-    decoder = make_detail_decoder(vae, read_detail_decoder(path))
+Decode = Callable[[Tensor, Tensor], Tensor]
+"""``decode(latents_FCHW, first_1CHW) -> frames_FCHW``, in [0, 1]."""
 
-    def rebuild(shown_1CHW: Tensor, first_1CHW: Tensor) -> Tensor:
+
+def decode_with(vae: AutoencoderKL, decoder: DetailDecoder) -> Decode:
+    """Decoding with details of the first frame, as `animate` and the node do it."""
+
+    def decode(latents_FCHW: Tensor, first_1CHW: Tensor) -> Tensor:
         first_1HWC = rearrange(first_1CHW, "1 c h w -> 1 h w c")
-        latents_FCHW = torch.cat([_encoded(vae, first_1CHW), _encoded(vae, shown_1CHW)])
-        return _stacked(decode_frames_with_details(vae, decoder, latents_FCHW, first_1HWC, 1.0))[1:]
+        frames = decode_frames_with_details(vae, decoder, latents_FCHW, first_1HWC, keep_first=False)
+        return _stacked(frames)
 
-    return rebuild
-
-
-def _encoded(vae: AutoencoderKL, frame_1CHW: Tensor) -> Tensor:
-    return encode_picture(vae, rearrange(frame_1CHW, "1 c h w -> 1 h w c"))
+    return decode
 
 
 def _stacked(frames: Iterator[Tensor]) -> Tensor:
     return torch.stack([rearrange(frame, "h w c -> c h w") for frame in frames])
 
 
-@torch.no_grad()
-def measure(rebuild: Rebuild, exam: Sequence[Question]) -> Mapping[str, Quality]:
-    """Means over clips, of true frames that are rebuilt and of distorted ones."""
-    qualities = {}
-    for kind, field in (("", "true_FCHW"), (", distorted", "distorted_FCHW")):
-        answers = []
-        for question in exam:
-            frames = torch.split(getattr(question, field), 1)
-            made_FCHW = torch.cat([rebuild(frame_1CHW, question.first_1CHW) for frame_1CHW in frames])
-            answers.append(made_FCHW.clamp(0, 1))
-        qualities[kind] = _quality(answers, exam)
-    return qualities
+def measure(decode: Decode, exam: Sequence[Question]) -> Mapping[str, Quality]:
+    """Means over clips, by what the latents come from."""
+    return {
+        kind: _quality([decode(question.latents[kind], question.first_1CHW) for question in exam], exam)
+        for kind in exam[0].latents
+    }
 
 
 def _quality(answers: Sequence[Tensor], exam: Sequence[Question]) -> Quality:

@@ -18,7 +18,9 @@ from flash_modules.backends.diffusers import (
     load_base,
     sample_video,
 )
+from flash_modules.backends.diffusers.sampler import ddim_scheduler, draw_noise
 from flash_modules.checkpoint import Action, read_motion
+from flash_modules.first_frame import replace_first_frame
 from flash_modules.noise_schedule import SamplerConfig
 
 from .clips import Clip
@@ -55,6 +57,23 @@ class SmallBase:
             style=AdaINConfig(),
         )
         return torch.stack([*decode_frames(self.base.vae, latents_FCHW)])
+
+    @torch.inference_mode()
+    def redraw(self, latents_FCHW: Tensor, caption: str, seed: int, timestep: int = 300) -> Tensor:
+        """The same video after noise of this timestep and the way back (SDEdit, arXiv:2108.01073).
+
+        So its frames are wrong as generated ones are, and what they should be is known. Frame 0 stays.
+        """
+        scheduler, prompt = ddim_scheduler(self.base.prediction), encode_prompt(self.base, caption)
+        scheduler.set_timesteps(SAMPLER.steps)
+        timesteps = scheduler.timesteps[scheduler.timesteps <= timestep]
+        noise_FCHW = draw_noise(latents_FCHW.shape, seed)
+        drawn_FCHW = scheduler.add_noise(latents_FCHW, noise_FCHW, timesteps[0])
+        for t in timesteps:
+            drawn_FCHW = replace_first_frame(drawn_FCHW, latents_FCHW[:1])
+            (found_FCHW,) = self.model.predict(drawn_FCHW[None], t[None], prompt)
+            drawn_FCHW = scheduler.step(found_FCHW, t, drawn_FCHW).prev_sample
+        return replace_first_frame(drawn_FCHW, latents_FCHW[:1])
 
     def rebuilt(self, clip: Clip) -> Tensor:
         """The clip after the VAE's way there and back."""

@@ -6,12 +6,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from einops import rearrange
 
 from actors.__main__ import main
 from actors.base.models import new_vae
-from actors.details import Quality, Question, measure, rebuild_with, split_clips, table, write_actors
-from flash_modules.backends.diffusers import load_vae
+from actors.clips import make_clip
+from actors.details import Quality, Question, decode_with, measure, split_clips, table, write_actors
+from actors.looks import draw_look
+from actors.motion import draw_motion
+from actors.reader import clip_video
+from actors.small_base import load_small_base
+from flash_modules.backends.diffusers import encode_picture, load_vae, make_detail_decoder
 from flash_modules.backends.diffusers.train_detail import DetailTraining, DetailTrainingConfig
+from flash_modules.checkpoint import read_detail_decoder
 from flash_modules.training.clips import find_clips
 from flash_modules.training.sampling import SamplingConfig
 
@@ -49,9 +56,11 @@ def test_moving_pixels_are_those_that_differ_from_frame_0() -> None:
     true_FCHW[1:, 0, :4] = 1.0  # a bar turns red
     made_FCHW = true_FCHW[1:].clone()
     made_FCHW[:, 0, :4] = 0.9
-    exam = [Question(first_1CHW=true_FCHW[:1], true_FCHW=true_FCHW[1:], distorted_FCHW=made_FCHW)]
-    assert measure(lambda shown_1CHW, first_1CHW: shown_1CHW, exam)[""].psnr == math.inf
-    quality = measure(lambda shown_1CHW, first_1CHW: shown_1CHW, exam)[", distorted"]
+    latents = {"": true_FCHW[1:], ", distorted": made_FCHW}
+    exam = [Question(first_1CHW=true_FCHW[:1], true_FCHW=true_FCHW[1:], latents=latents)]
+    found = measure(lambda latents_FCHW, first_1CHW: latents_FCHW, exam)
+    assert found[""].psnr == math.inf
+    quality = found[", distorted"]
     assert quality.moving_psnr == pytest.approx(10 * torch.tensor(300.0).log10().item(), abs=1e-3)
     assert quality.psnr == pytest.approx(10 * torch.tensor(1200.0).log10().item(), abs=1e-3)
     assert 0.5 < quality.ssim < 1
@@ -96,7 +105,10 @@ def test_a_decoder_from_a_file_is_measured_as_in_training(
         weight.data = 0.05 * torch.randn_like(weight)
     training.write(tmp_path / "mine.safetensors", 0)
     first_1CHW, shown_1CHW = torch.rand(2, 1, 3, 32, 32)
-    found_1CHW = rebuild_with(load_vae(vae), tmp_path / "mine.safetensors")(shown_1CHW, first_1CHW)
+    other = load_vae(vae)
+    decoder = make_detail_decoder(other, read_detail_decoder(tmp_path / "mine.safetensors"))
+    latents_1CHW = encode_picture(other, rearrange(shown_1CHW, "1 c h w -> 1 h w c"))
+    found_1CHW = decode_with(other, decoder)(latents_1CHW, first_1CHW)
     with torch.no_grad():
         wanted_1CHW = training.rebuild(shown_1CHW, first_1CHW).clamp(0, 1)
         plain_1CHW = training.rebuild(shown_1CHW, first_1CHW, 0.0).clamp(0, 1)
@@ -114,6 +126,27 @@ def test_a_decoder_from_a_file_is_measured_as_in_training(
     rows = capsys.readouterr().out
     assert all(f"| {row} |" in rows for row in ("VAE alone, distorted", "mine", "mine, distorted"))
     assert "both" not in rows
+
+
+def test_frames_that_the_base_draws_again_are_measured_too(
+    tiny_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["details", "--out", str(tmp_path), "--vae", str(tiny_base), "--num", "4", "--seeds", "0"]
+    assert main(words) == 0
+    assert "| VAE alone, redrawn by the base |" in capsys.readouterr().out
+
+
+def test_a_base_draws_more_anew_where_more_noise_was() -> None:
+    base = load_small_base()
+    clip = make_clip(draw_motion("sprint run", 1), draw_look(1))
+    true_FCHW = encode_picture(base.base.vae, clip_video(clip))
+    errors = []
+    for timestep in (51, 251):
+        drawn_FCHW = base.redraw(true_FCHW, clip.caption, 0, timestep)
+        assert torch.equal(drawn_FCHW[0], true_FCHW[0])
+        errors.append((drawn_FCHW - true_FCHW)[1:].square().mean().item())
+    copied = (true_FCHW[:1] - true_FCHW)[1:].square().mean().item()
+    assert 0 < errors[0] < errors[1] < copied
 
 
 def test_a_stopped_run_is_not_taken_for_a_finished_one(

@@ -164,13 +164,12 @@ def ask(
     video_FCHW = clip.read(take_frames(clip, sampling, seeded(number)).indices)
     video_FCHW = crop(video_FCHW, size, _MIDDLE)
     distorted_FCHW = distort(video_FCHW[1:], DistortionConfig(), seeded(number, "exam"))
-    true_FCHW, distorted_FCHW = (
-        encode_picture(vae, rearrange(frames, "f c h w -> f h w c"))
-        for frames in (video_FCHW, distorted_FCHW)
+    encoded_FCHW, wrong_FCHW = (
+        encode_picture(vae, rearrange(video, "f c h w -> f h w c")) for video in (video_FCHW, distorted_FCHW)
     )
-    latents = {"": true_FCHW[1:], ", distorted": distorted_FCHW}
+    latents = {"": encoded_FCHW[1:], ", distorted": wrong_FCHW}
     if base:
-        latents[", redrawn by the base"] = base.redraw(true_FCHW, clip.caption, number)[1:]
+        latents[", redrawn by the base"] = base.redraw(encoded_FCHW, clip.caption, number)[1:]
     return Question(first_1CHW=video_FCHW[:1], true_FCHW=video_FCHW[1:], latents=latents)
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from flash_modules.metrics import first_frame_transition, relative_sharpness, temporal_consistency
 
 from .clips import Clip
+from .movements import load_movements
 from .reader import Reader, actor_is_right, clip_video, joint_distance, read_joints, read_looks
 from .skeleton import Array
 
@@ -39,6 +40,8 @@ class Scores:
     """The same for a video that repeats the reference."""
     flow_cosine: float = _column("flow cosine ↑")
     """Cosine in [-1, 1] of the optical flow and the nearest truth's, around the true figures; still is 0."""
+    recognised: float = _column("recognised ↑")
+    """Likeness in [0, 1] of the movements to true performances of the action; see `Movements.likeness`."""
     likeness: float = _column("likeness ↑")
     """Mean cosine in [-1, 1] of the look of frames after frame 0 and that of the reference."""
     leak: float = _column("leak ↓")
@@ -74,6 +77,7 @@ def score(
         joint_floor=joint_floor(tracks, height),
         still_error=min(track_error(still, track, height) for track in tracks),
         flow_cosine=flow_cosine(video_FHWC, nearest),
+        recognised=load_movements().likeness(read, height, reference.motion.action),
         likeness=(own_FE @ reference_1E.T).mean().item(),
         leak=_leak(own_FE, reference_1E, training_looks_LE),
         jump_ratio=first_frame_transition(video_FHWC).ratio,

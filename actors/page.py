@@ -9,13 +9,15 @@ from pathlib import Path
 from statistics import fmean
 
 import torch
+from einops import rearrange
 from torch import Tensor
 from tqdm import tqdm
 
 from flash_modules.metrics import psnr, ssim
+from flash_modules.video_files import as_picture
 
 from .actions import ACTIONS, EXTRA_MOTIONS, HELD_OUT_ACTIONS
-from .clips import Clip, make_clip, true_clips
+from .clips import NUM_TRUTHS, Clip, make_clip, true_clips
 from .looks import draw_look
 from .measures import Scores, markdown_table, mean_looks, score
 from .motion import draw_motion
@@ -36,6 +38,8 @@ class Sample:
     truth: Clip
     video_FHWC: Tensor
     scores: Scores
+    true_scores: Scores
+    """Of another true continuation: the best that can be had."""
 
     @property
     def held_out(self) -> bool:
@@ -50,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reader", type=Path, default=READER, help="the reader's file (default %(default)s)")
     parser.add_argument("--pictures", type=int, default=2, help="animated per action (default %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="other pictures (default %(default)s)")
+    parser.add_argument("--sheet", type=Path, help="also a picture: a video of each action below its truth")
 
 
 def write_page(args: argparse.Namespace) -> None:
@@ -64,6 +69,8 @@ def write_page(args: argparse.Namespace) -> None:
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(_page(samples, tables), encoding="utf-8")
     print(f"Wrote {args.out}")
+    if args.sheet:
+        as_picture(contact_sheet(samples)).save(args.sheet)
 
 
 def draw_samples(base: SmallBase, reader: Reader, pictures: int, seed: int) -> Iterator[Sample]:
@@ -72,11 +79,13 @@ def draw_samples(base: SmallBase, reader: Reader, pictures: int, seed: int) -> I
     work = [(action, i) for action in ACTIONS for i in range(pictures)]
     for n, (action, i) in enumerate(tqdm(work, desc="Animating", unit="video")):
         motion, look = draw_motion(action, FRESH + seed + i), draw_look(FRESH + seed + n)
-        truths = true_clips(motion, look, seed=seed)
+        *truths, other = true_clips(motion, look, seed=seed, num=NUM_TRUTHS + 1)
         video_FHWC = base.animate(truths[0], seed=seed + i)
-        yield Sample(
-            action, truths[0], video_FHWC, score(video_FHWC, truths[0], truths, training, reader=reader)
+        made, true = (
+            score(video, truths[0], truths, training, reader=reader)
+            for video in (video_FHWC, clip_video(other))
         )
+        yield Sample(action, truths[0], video_FHWC, made, true)
 
 
 def _fresh_clip(action: str, seed: int, *, held_out: bool = False) -> Clip:
@@ -86,7 +95,7 @@ def _fresh_clip(action: str, seed: int, *, held_out: bool = False) -> Clip:
 def _tables(base: SmallBase, reader: Reader, samples: Sequence[Sample]) -> Iterator[str]:
     groups = {"seen actions": False, "held-out actions": True}
     rows = {name: [s.scores for s in samples if s.held_out is flag] for name, flag in groups.items()}
-    yield markdown_table(rows)
+    yield markdown_table({**rows, "true videos": [s.true_scores for s in samples]})
     yield markdown_table({action: [s.scores for s in samples if s.action == action] for action in ACTIONS})
     lines = ["| VAE, frames rebuilt | PSNR, dB | SSIM |", "| --- | --- | --- |"]
     for name, held_out in (("seen looks", False), ("held-out looks", True)):
@@ -95,6 +104,18 @@ def _tables(base: SmallBase, reader: Reader, samples: Sequence[Sample]) -> Itera
         values = [fmean(measure(*pair) for pair in pairs) for measure in (psnr, ssim)]
         lines.append(f"| {name} | {values[0]:.1f} | {values[1]:.3f} |")
     yield "\n".join(lines)
+
+
+def contact_sheet(samples: Sequence[Sample]) -> Tensor:
+    """Every other frame (H, W, 3) of one video of each action, truth above, two actions beside each other."""
+    firsts: dict[str, Sample] = {}
+    for sample in samples:
+        firsts.setdefault(sample.action, sample)
+    pairs = [
+        torch.stack([clip_video(sample.truth), sample.video_FHWC])[:, ::2]
+        for sample in sorted(firsts.values(), key=lambda sample: sample.held_out)
+    ]
+    return rearrange(torch.stack(pairs), "(rows two) kinds f h w c -> (rows kinds h) (two f w) c", two=2)
 
 
 def _page(samples: Sequence[Sample], tables: Sequence[str]) -> str:

@@ -24,6 +24,7 @@ from .actions import ACTIONS, EXTRA_MOTIONS
 from .clips import Clip, make_clip
 from .looks import Dress, Look, draw_look
 from .motion import draw_motion
+from .movements import FILE, read_movements, write_movements
 from .reader import (
     CELL,
     MAP,
@@ -276,5 +277,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace) -> None:
     if args.minutes:
-        train(args.out, minutes=args.minutes, seed=args.seed, resume=args.resume)
+        reader = train(args.out, minutes=args.minutes, seed=args.seed, resume=args.resume)
+        write_movements(read_movements(reader), args.out.with_name(FILE.name))
     print(check(load_reader(args.out)))

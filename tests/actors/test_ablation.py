@@ -19,6 +19,7 @@ SCORES = Scores(
     joint_floor=2.0,
     still_error=12.0,
     flow_cosine=0.5,
+    recognised=0.4,
     likeness=0.9,
     leak=0.2,
     jump_ratio=1.0,

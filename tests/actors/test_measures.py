@@ -60,6 +60,7 @@ def test_a_true_continuation_scores_near_the_floor(scored: dict[str, Scores]) ->
     true = scored["true"]
     assert true.joint_error < true.joint_floor + 0.3 * (true.still_error - true.joint_floor)
     assert true.flow_cosine > 0.5
+    assert true.recognised >= 0.6
     assert true.likeness > 0.8
     assert true.leak < 0.35
 
@@ -69,6 +70,7 @@ def test_a_still_picture_has_the_still_error_no_flow_and_the_best_likeness(score
     assert still.joint_error == pytest.approx(still.still_error, rel=1e-4)
     assert still.joint_error > 1.5 * true.joint_error
     assert abs(still.flow_cosine) < 0.1
+    assert still.recognised == 0.0
     assert still.likeness == pytest.approx(1.0, abs=1e-4)
     assert still.leak == pytest.approx(0.0, abs=1e-3)
     assert still.consistency > true.consistency
@@ -85,6 +87,7 @@ def test_another_motion_is_worse_in_joints_and_not_in_look(scored: dict[str, Sco
     other, true = scored["other motion"], scored["true"]
     assert other.joint_error > 2 * true.joint_error
     assert other.flow_cosine < true.flow_cosine - 0.2
+    assert other.recognised == 0.0
     assert other.likeness > true.likeness - 0.15
     assert other.leak < 0.4
 
@@ -113,7 +116,7 @@ def test_the_table_has_mean_spread_and_gap(scored: dict[str, Scores]) -> None:
         {"one": [scored["true"]], "two": [scored["still"], better]}, before="two"
     ).splitlines()
     assert len(table) == 4
-    assert {line.count("|") for line in table} == {12}
+    assert {line.count("|") for line in table} == {13}
     assert table[0].startswith("|  | joint error, % ↓ | floor, % |")
     assert f"| one | {scored['true'].joint_error:.3g} | " in table[2]
     mean, spread = 0.625 * scored["still"].joint_error, 0.75 / 2**0.5 * scored["still"].joint_error

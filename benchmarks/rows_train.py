@@ -146,6 +146,7 @@ class Training:
         clip = SimpleNamespace(action="", caption="")
         return ActionLoss(
             predict=self._cast(predict),
+            prediction="epsilon",
             num_layers=model.num_layers,
             pool=Pool((clip,), entry),
             text_embeds={"": text_1MC},

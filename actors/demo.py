@@ -23,7 +23,7 @@ from .actions import HELD_OUT_ACTIONS
 from .clips import NUM_TRUTHS, Clip, true_clips
 from .learning import POOL, Lesson, write_clip
 from .looks import HELD_OUT_STYLE, Look, draw_look
-from .measures import Scores, gap_closed, mean_looks, score
+from .measures import Scores, gap_closed, mean_looks, read_standard, score
 from .motion import FPS, draw_motion
 from .reader import clip_video, load_reader
 from .small_base import DETAILS, FOLDER, MOTION, SAMPLER
@@ -190,10 +190,11 @@ class Demo:
     def _measures(self) -> str:
         reader = load_reader()
         looks_LE = mean_looks(reader, self.clips)
+        standards = [read_standard(subject.truths, reader=reader) for subject in self.subjects]
         scores = {
             when: [
-                score(video_FHWC, s.truths[0], s.truths, looks_LE, reader=reader)
-                for s, video_FHWC in zip(self.subjects, videos, strict=True)
+                score(video_FHWC, standard, looks_LE, reader=reader)
+                for standard, video_FHWC in zip(standards, videos, strict=True)
             ]
             for when, videos in self.videos.items()
         }

@@ -32,7 +32,7 @@ from flash_modules.video_files import write_video
 
 from .clips import Clip, make_clip, true_clips
 from .looks import draw_look
-from .measures import Scores, mean_looks, score
+from .measures import Scores, Standard, mean_looks, read_standard, score
 from .motion import draw_motion
 from .reader import Reader, clip_video
 from .small_base import FOLDER, MOTION, SAMPLER
@@ -148,6 +148,14 @@ class Exam:
                 errors.append(loss.item())
         return fmean(errors)
 
+    @cached_property
+    def standards(self) -> Sequence[Standard]:
+        """True continuations of the pictures, one after the other."""
+        return [
+            read_standard(true_clips(motion, look, seed=i), reader=self.reader)
+            for i, (motion, look) in enumerate(self.performances[: self.num_pictures])
+        ]
+
     def scores(
         self, training: ActionTraining, taught: Sequence[Clip], decoder: DetailDecoder
     ) -> tuple[list[Scores], list[Scores]]:
@@ -158,13 +166,12 @@ class Exam:
         looks_LE = mean_looks(self.reader, taught)
         plain: list[Scores] = []
         detailed: list[Scores] = []
-        for i, (motion, look) in enumerate(self.performances[: self.num_pictures]):
-            truths = true_clips(motion, look, seed=i)
-            picture_1HWC, vae = clip_video(truths[0])[:1], training.base.vae
-            latents_FCHW = training.animate_latents(picture_1HWC, truths[0].caption, i, SAMPLER)
+        for i, standard in enumerate(self.standards):
+            picture_1HWC, vae = standard.reference_1HWC, training.base.vae
+            latents_FCHW = training.animate_latents(picture_1HWC, standard.truths[0].caption, i, SAMPLER)
             for frames, scores in (
                 (decode_frames(vae, latents_FCHW), plain),
                 (decode_frames_with_details(vae, decoder, latents_FCHW, picture_1HWC), detailed),
             ):
-                scores.append(score(torch.stack([*frames]), truths[0], truths, looks_LE, reader=self.reader))
+                scores.append(score(torch.stack([*frames]), standard, looks_LE, reader=self.reader))
         return plain, detailed

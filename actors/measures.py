@@ -53,42 +53,73 @@ class Scores:
     """Relative to the reference; mean over frames after frame 0."""
 
 
-@torch.inference_mode()
-def score(
-    video_FHWC: Tensor, reference: Clip, truths: Sequence[Clip], training_looks_LE: Tensor, *, reader: Reader
-) -> Scores:
-    """Measure a video in [0, 1] whose frame 0 is the reference's.
+@dataclass(frozen=True, kw_only=True)
+class Standard:
+    """What videos that begin with one picture are held against, read once for all of them."""
 
-    `truths` are two or more true continuations of the reference's frame 0, as long and as large as the video;
-    `training_looks_LE` comes from `mean_looks` of the training clips.
-    """
-    _check(video_FHWC, truths)
-    height, right = reference.height, actor_is_right(reference)
+    truths: Sequence[Clip]
+    """True continuations; frame 0 of each is the reference."""
+    tracks: Sequence[Tensor]
+    """Their joints, as the reader reads them."""
+    reference_1HWC: Tensor
+    look_1E: Tensor
+    """The reference's."""
+    joint_floor: float
+    still_error: float
+
+    @property
+    def right_person(self) -> bool:
+        """Whether the actor is the one on the right."""
+        return actor_is_right(self.truths[0])
+
+
+@torch.inference_mode()
+def read_standard(truths: Sequence[Clip], *, reader: Reader) -> Standard:
+    """The standard of two or more true continuations of one frame."""
+    if len(truths) < 2:
+        raise ValueError(f"The floor needs two or more true continuations, but there are {len(truths)}.")
+    height, right = truths[0].height, actor_is_right(truths[0])
     tracks = [read_joints(reader, clip_video(truth), right_person=right) for truth in truths]
-    read = read_joints(reader, video_FHWC, right_person=right)
-    errors = [track_error(read, track, height) for track in tracks]
-    still_FHWC = clip_video(reference)[:1].expand(len(video_FHWC), -1, -1, -1)
+    reference_1HWC = clip_video(truths[0])[:1]
+    still_FHWC = reference_1HWC.expand(len(tracks[0]), -1, -1, -1)
     still = read_joints(reader, still_FHWC, right_person=right)
-    nearest = truths[int(np.argmin(errors))]
-    own_FE = read_looks(reader, video_FHWC[1:])
-    reference_1E = read_looks(reader, still_FHWC[:1])
-    return Scores(
-        joint_error=min(errors),
+    return Standard(
+        truths=truths,
+        tracks=tracks,
+        reference_1HWC=reference_1HWC,
+        look_1E=read_looks(reader, reference_1HWC),
         joint_floor=joint_floor(tracks, height),
         still_error=min(track_error(still, track, height) for track in tracks),
-        flow_cosine=flow_cosine(video_FHWC, nearest),
-        recognised=load_movements().likeness(read, height, reference.motion.action),
-        likeness=(own_FE @ reference_1E.T).mean().item(),
-        leak=_leak(own_FE, reference_1E, training_looks_LE),
+    )
+
+
+@torch.inference_mode()
+def score(video_FHWC: Tensor, standard: Standard, training_looks_LE: Tensor, *, reader: Reader) -> Scores:
+    """Measure a video in [0, 1] whose frame 0 is the reference, as long and as large as the truths.
+
+    `training_looks_LE` comes from `mean_looks` of the training clips.
+    """
+    truths = standard.truths
+    _check(video_FHWC, truths)
+    height = truths[0].height
+    read = read_joints(reader, video_FHWC, right_person=standard.right_person)
+    errors = [track_error(read, track, height) for track in standard.tracks]
+    own_FE = read_looks(reader, video_FHWC[1:])
+    return Scores(
+        joint_error=min(errors),
+        joint_floor=standard.joint_floor,
+        still_error=standard.still_error,
+        flow_cosine=flow_cosine(video_FHWC, truths[int(np.argmin(errors))]),
+        recognised=load_movements().likeness(read, height, truths[0].motion.action),
+        likeness=(own_FE @ standard.look_1E.T).mean().item(),
+        leak=_leak(own_FE, standard.look_1E, training_looks_LE),
         jump_ratio=first_frame_transition(video_FHWC).ratio,
         consistency=temporal_consistency(video_FHWC),
-        sharpness=relative_sharpness(video_FHWC[1:], still_FHWC[:1]).mean().item(),
+        sharpness=relative_sharpness(video_FHWC[1:], standard.reference_1HWC).mean().item(),
     )
 
 
 def _check(video_FHWC: Tensor, truths: Sequence[Clip]) -> None:
-    if len(truths) < 2:
-        raise ValueError(f"The floor needs two or more true continuations, but there are {len(truths)}.")
     for truth in truths:
         if truth.frames_FHW3.shape != video_FHWC.shape:
             raise ValueError(

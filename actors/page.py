@@ -19,7 +19,7 @@ from flash_modules.video_files import as_picture
 from .actions import ACTIONS, EXTRA_MOTIONS, HELD_OUT_ACTIONS
 from .clips import NUM_TRUTHS, Clip, make_clip, true_clips
 from .looks import draw_look
-from .measures import Scores, markdown_table, mean_looks, score
+from .measures import Scores, markdown_table, mean_looks, read_standard, score
 from .motion import draw_motion
 from .reader import WEIGHTS as READER
 from .reader import Reader, clip_video, load_reader
@@ -80,10 +80,9 @@ def draw_samples(base: SmallBase, reader: Reader, pictures: int, seed: int) -> I
     for n, (action, i) in enumerate(tqdm(work, desc="Animating", unit="video")):
         motion, look = draw_motion(action, FRESH + seed + i), draw_look(FRESH + seed + n)
         *truths, other = true_clips(motion, look, seed=seed, num=NUM_TRUTHS + 1)
-        video_FHWC = base.animate(truths[0], seed=seed + i)
+        standard, video_FHWC = read_standard(truths, reader=reader), base.animate(truths[0], seed=seed + i)
         made, true = (
-            score(video, truths[0], truths, training, reader=reader)
-            for video in (video_FHWC, clip_video(other))
+            score(video, standard, training, reader=reader) for video in (video_FHWC, clip_video(other))
         )
         yield Sample(action, truths[0], video_FHWC, made, true)
 

@@ -1,6 +1,6 @@
 """The committed small base, used as the product uses a base: it animates an actor's picture."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -18,10 +18,10 @@ from flash_modules.backends.diffusers import (
     load_base,
     sample_video,
 )
-from flash_modules.backends.diffusers.sampler import ddim_scheduler, draw_noise
+from flash_modules.backends.diffusers.sampler import denoise, draw_noise
 from flash_modules.checkpoint import Action, read_motion
-from flash_modules.first_frame import replace_first_frame
-from flash_modules.noise_schedule import SamplerConfig
+from flash_modules.noise_schedule import SamplerConfig, ddim_timesteps
+from flash_modules.training.loss import add_noise
 
 from .clips import Clip
 from .reader import clip_video
@@ -58,22 +58,25 @@ class SmallBase:
         )
         return torch.stack([*decode_frames(self.base.vae, latents_FCHW)])
 
-    @torch.inference_mode()
     def redraw(self, latents_FCHW: Tensor, caption: str, seed: int, timestep: int = 300) -> Tensor:
         """The same video after noise of this timestep and the way back (SDEdit, arXiv:2108.01073).
 
         So its frames are wrong as generated ones are, and what they should be is known. Frame 0 stays.
         """
-        scheduler, prompt = ddim_scheduler(self.base.prediction), encode_prompt(self.base, caption)
-        scheduler.set_timesteps(SAMPLER.steps)
-        timesteps = scheduler.timesteps[scheduler.timesteps <= timestep]
+        prompt = encode_prompt(self.base, caption)
+        start = next(t for t in ddim_timesteps(SAMPLER.steps) if t <= timestep)
         noise_FCHW = draw_noise(latents_FCHW.shape, seed)
-        drawn_FCHW = scheduler.add_noise(latents_FCHW, noise_FCHW, timesteps[0])
-        for t in timesteps:
-            drawn_FCHW = replace_first_frame(drawn_FCHW, latents_FCHW[:1])
-            (found_FCHW,) = self.model.predict(drawn_FCHW[None], t[None], prompt)
-            drawn_FCHW = scheduler.step(found_FCHW, t, drawn_FCHW).prev_sample
-        return replace_first_frame(drawn_FCHW, latents_FCHW[:1])
+        (noised_FCHW,) = add_noise(latents_FCHW[None], noise_FCHW[None], torch.tensor([start]))
+        return denoise(
+            self.model.predict,
+            noised_FCHW,
+            latents_FCHW[:1],
+            prompt,
+            prompt,
+            prediction=self.base.prediction,
+            config=replace(SAMPLER, num_frames=len(latents_FCHW), cfg=1.0),
+            start_timestep=start,
+        )
 
     def rebuilt(self, clip: Clip) -> Tensor:
         """The clip after the VAE's way there and back."""

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from actors.clips import Clip, make_clip
 from actors.looks import Look, draw_look
-from actors.measures import Scores, flow, gap_closed, markdown_table, mean_looks, score
+from actors.measures import Scores, flow, gap_closed, markdown_table, mean_looks, read_standard, score
 from actors.motion import continuations, draw_motion
 from actors.reader import Reader, clip_video, load_reader
 
@@ -49,9 +49,9 @@ def scored(reader: Reader, truths: list[Clip], training_looks: Tensor) -> dict[s
         "other motion": clip_video(clip(other_motion)),
         "other look": torch.cat([true_FHWC[:1], clip_video(clip(DRAWS[5], OTHER_LOOK))[1:]]),
     }
-    reference = truths[0]
+    standard = read_standard(truths, reader=reader)
     return {
-        name: score(video_FHWC, reference, truths, training_looks, reader=reader)
+        name: score(video_FHWC, standard, training_looks, reader=reader)
         for name, video_FHWC in videos.items()
     }
 
@@ -129,6 +129,6 @@ def test_truths_of_another_length_are_refused(
 ) -> None:
     video_FHWC = clip_video(truths[0])
     with pytest.raises(ValueError, match=r"\(7, 128, 128, 3\) and a true continuation \(8, 128, 128, 3\)"):
-        score(video_FHWC[:7], truths[0], truths, training_looks, reader=reader)
+        score(video_FHWC[:7], read_standard(truths, reader=reader), training_looks, reader=reader)
     with pytest.raises(ValueError, match="two or more true continuations, but there are 1"):
-        score(video_FHWC, truths[0], truths[:1], training_looks, reader=reader)
+        score(video_FHWC, read_standard(truths[:1], reader=reader), training_looks, reader=reader)

@@ -96,13 +96,17 @@ def denoise(
     *,
     prediction: Prediction,
     config: SamplerConfig,
+    start_timestep: int = NUM_TIMESTEPS - 1,
     on_step: Callable[[], object] = lambda: None,
 ) -> Tensor:
-    """A whole run of DDIM from these latents; frame 0 of the result is the reference bit for bit."""
+    """A run of DDIM from latents with the noise of this timestep; those above it are left out.
+
+    Frame 0 of the result is the reference bit for bit.
+    """
     scheduler = ddim_scheduler(prediction)
     scheduler.set_timesteps(config.steps)
     latents_FCHW = start_FCHW
-    for timestep in scheduler.timesteps.tolist():
+    for timestep in scheduler.timesteps[scheduler.timesteps <= start_timestep].tolist():
         latents_FCHW = replace_first_frame(latents_FCHW, reference_1CHW)
         timestep_1 = torch.tensor([timestep], device=latents_FCHW.device)
         (found_FCHW,) = _guided(predict, latents_FCHW[None], timestep_1, prompt, negative, config.cfg)

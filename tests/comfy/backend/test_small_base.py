@@ -134,3 +134,42 @@ def test_it_animates_in_comfyui_as_without(pack, flash, small_base, action, samp
     )
     assert_same(found * 0.18215, wanted, 1e-4)
     assert torch.equal(found[:1], z0 / 0.18215)
+
+
+def test_our_nodes_make_the_video_of_the_command_line(
+    pack, flash, small_base, learned, assert_same, tmp_path, monkeypatch
+):
+    import folder_paths
+    from nodes import KSampler
+
+    for key, file in (("animatediff_models", FOLDER / MOTION), ("flash_actions", learned)):
+        monkeypatch.setitem(folder_paths.folder_names_and_paths, key, ([str(file.parent)], {".safetensors"}))
+    diffusers = pack.module("flash_modules.backends.diffusers")
+    base = diffusers.load_base(diffusers.find_base(FOLDER))
+    prompt, negative = (diffusers.encode_prompt(base, text).clone() for text in ("a person turns", ""))
+    z0 = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(5))
+    frames, steps, seed, cfg, strength = 8, 8, 11, 1.5, 0.2
+
+    nodes = {name: node.execute for name, node in pack.NODE_CLASS_MAPPINGS.items() if "FLASH" in name}
+    motion, _ = nodes["FLASH_LoadMotionModule"](MOTION, "auto").args
+    action, _ = nodes["FLASH_LoadAction"](learned.name).args
+    (model,) = nodes["FLASH_ApplyAction"](small_base, 1.0, motion, action).args
+    model, latent = nodes["FLASH_FirstFrame"](model, {"samples": z0 / 0.18215}, frames).args
+    (sampled,) = KSampler().sample(
+        model, seed, steps, cfg, "ddim", "ddim_uniform", [[prompt, {}]], [[negative, {}]], latent
+    )
+    (found,) = nodes["FLASH_AdaINLatents"](sampled, strength).args
+
+    read = pack.module("flash_modules.checkpoint")
+    net = diffusers.add_action(base.unet, read.read_motion(FOLDER / MOTION), read.read_action(learned))
+    wanted = diffusers.sample_video(
+        net.predict,
+        z0,
+        prompt,
+        negative,
+        prediction=base.prediction,
+        seed=seed,
+        config=flash.noise_schedule.SamplerConfig(num_frames=frames, steps=steps, cfg=cfg),
+        style=flash.adain.AdaINConfig(strength=strength),
+    )
+    assert_same(found["samples"] * 0.18215, wanted, 1e-4)

@@ -129,7 +129,8 @@ class Demo:
         words = ["train", "--base", str(FOLDER), "--motion", str(MOTION)]
         words += ["--clips", str(self.folder / "clips")]
         words += ["--size", "128", "--frames", "8", "--sampling", "whole", "--pool", str(POOL)]
-        words += ["--steps", str(self.steps), "--lr", str(Lesson.learning_rate), "--seed", str(self.seed)]
+        words += ["--steps", str(self.steps), "--lr", str(Lesson.learning_rate)]
+        words += ["--cooldown", str(Lesson.cooldown), "--seed", str(self.seed)]
         return [*words, "--runs", str(self.folder), "--out", "learned"]
 
     def _animate(self, subject: Subject, when: str, more: Sequence[str]) -> list[str]:

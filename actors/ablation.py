@@ -3,7 +3,7 @@
 import argparse
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from statistics import fmean
 from types import MappingProxyType
@@ -204,16 +204,22 @@ def _last_loss(path: Path, lesson: Lesson) -> float:
     return fmean(losses[-max(1, len(losses) // 10) :]) / (2 if lesson.method.twins else 1)
 
 
-_DIGITS = {"joint_error": 1, "flow_cosine": 2, "likeness": 2, "leak": 2, "jump_ratio": 2, "consistency": 2}
+_DIGITS = {
+    "joint_error": 1,
+    "recognised": 2,
+    "flow_cosine": 2,
+    "likeness": 2,
+    "leak": 2,
+    "jump_ratio": 2,
+    "consistency": 2,
+}
 
 
 def table(results: Results, names: Sequence[str]) -> str:
     """One row for each way that was run: mean ± standard deviation over runs."""
-    lines = [
-        "| | training loss | loss in new looks ↓ | gap closed ↑ | joint error, % ↓ | flow cosine ↑ | "
-        "likeness ↑ | leak ↓ | first jump ratio, 1 is best | consistency ↑ |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    titles = {field.name: field.metadata["title"] for field in fields(Scores)}
+    header = ["", "training loss", "loss in new looks ↓", "gap closed ↑", *(titles[name] for name in _DIGITS)]
+    lines = [f"| {' | '.join(header)} |", "| --- " * len(header) + "|"]
     before = _means(results, BEFORE)
     for name in (BEFORE, *names):
         runs = _runs(results, name)

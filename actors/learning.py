@@ -56,7 +56,7 @@ class Lesson:
     """Of clips and of training."""
     num_clips: int = 8
     """Of each action."""
-    steps: int = 200
+    steps: int = 120
     """For each action."""
     learning_rate: float = 1e-3
     """Far above the paper's, whose 20,000 steps would take hours here."""

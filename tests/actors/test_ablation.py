@@ -104,12 +104,13 @@ def test_the_table_says_what_each_way_closes() -> None:
         "#5": [made(4.0, detailed=2.0)],
     }
     lines = table(results, TABLES["variants"]).splitlines()
-    starts = [line.split(" ± ")[0] for line in lines[2:]]
-    assert lines[2].startswith("| before learning |  | 0.1500 ± 0.0000 |  | 10.0 ± 0.0 | 0.50 ± 0.00 |")
+    assert "gap closed ↑ | joint error, % ↓ | recognised ↑ | flow cosine ↑ |" in lines[0]
+    assert lines[2].startswith("| before learning |  | 0.1500 ± 0.0000 |  | 10.0 ± 0.0 | 0.40 ± 0.00 |")
     assert lines[3].startswith("| #1 | 0.1000 ± 0.0000 | 0.1500 ± 0.0000 | 50% | 6.0 ± 1.4 |")
     assert lines[4].startswith("| #5 | 0.1000 | 0.1500 | 75% | 4.0 |")
     assert lines[5].startswith("| #6 | 0.1000 | 0.1500 | 100% | 2.0 |")
-    assert len(starts) == 4
+    assert len(lines) == 2 + 4
+    assert len({line.count("|") for line in lines}) == 1
 
 
 def test_the_figure_has_a_column_for_each_variant_that_was_run() -> None:
@@ -143,8 +144,8 @@ def test_no_run_is_begun_when_time_is_over(
     words += ["--ways", "#1", "#1, 4 clips", "#1, jointly", "--seeds", "2"]
     assert main(words) == 0
     assert begun == [
-        *(f"arm-wave-{way}-seed{seed}-200" for seed in (0, 1) for way in ("before-learning", "1")),
-        *(f"{run}-seed{seed}-200" for seed in (0, 1) for run in ("arm-wave-1-4-clips", "all-1-jointly")),
+        *(f"arm-wave-{way}-seed{i}-{Lesson.steps}" for i in (0, 1) for way in ("before-learning", "1")),
+        *(f"{run}-seed{i}-{Lesson.steps}" for i in (0, 1) for run in ("arm-wave-1-4-clips", "all-1-jointly")),
     ]
     assert "All 8 runs are done." in capsys.readouterr().out
     assert "<svg" in (tmp_path / "variants.svg").read_text()

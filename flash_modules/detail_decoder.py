@@ -97,7 +97,8 @@ class DetailLevel(nn.Module):
 
     It starts with details that are the reference itself at each pixel: `proj` changes nothing, displacements
     and attended patches are 0. Not in the paper; random details, measured on actors, cost hundreds of steps
-    until they do no harm.
+    until they do no harm. Only attention without warping starts with them: w = 0 times details of 0 would
+    leave both without a gradient forever.
     """
 
     def __init__(self, channels: int, config: DetailDecoderConfig, layers: _Layers) -> None:
@@ -107,6 +108,8 @@ class DetailLevel(nn.Module):
         self.proj.get_parameter("weight").data.fill_diagonal_(1.0)
         self.warp = WarpingBranch(channels, config.width, layers) if config.warping else None
         self.attn = PatchAttentionBranch(channels, config, layers) if config.attention else None
+        if self.warp and self.attn:
+            _zero(self.attn.to_out)
         self.fuse = Fusion(channels, config.width, layers)
 
     def forward(self, h_FCHW: Tensor, g_1CHW: Tensor, strength: float) -> Tensor:
@@ -166,7 +169,6 @@ class PatchAttentionBranch(nn.Module):
         pixels = channels * config.patch_size**2
         self.to_q, self.to_k, self.to_v = (layers.linear(pixels, config.width) for _ in range(3))
         self.to_out = layers.linear(config.width, pixels)
-        _zero(self.to_out)
 
     def forward(self, h_FCHW: Tensor, g_1CHW: Tensor) -> Tensor:
         side = self.max_keys * self.patch_size

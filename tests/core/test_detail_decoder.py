@@ -45,8 +45,9 @@ def g_1CHW() -> Tensor:
     return features(1, C, H, W, seed=2)
 
 
-def test_untrained_it_adds_nothing_bit_for_bit() -> None:
-    decoder = DetailDecoder(DetailDecoderConfig(channels=(C, 2 * C)))
+@pytest.mark.parametrize("warping", [True, False])
+def test_untrained_it_adds_nothing_bit_for_bit(warping: bool) -> None:
+    decoder = DetailDecoder(DetailDecoderConfig(channels=(C, 2 * C), warping=warping))
     for level, channels in enumerate((C, 2 * C)):
         h, g = torch.randn(F, channels, H, W), torch.randn(1, channels, H, W)
         assert torch.equal(decoder.enhance(level, h, g), h)
@@ -272,6 +273,21 @@ def test_after_two_steps_all_layers_learn(h_FCHW: Tensor, g_1CHW: Tensor) -> Non
     assert learned() == names - before_displacements - before_patches
     optimizer.step()
     assert learned() == names
+
+
+@pytest.mark.parametrize(("warping", "attention"), [(True, False), (False, True)])
+def test_a_branch_learns_without_the_other(
+    h_FCHW: Tensor, g_1CHW: Tensor, warping: bool, attention: bool
+) -> None:
+    config = DetailDecoderConfig(channels=(C,), width=5, warping=warping, attention=attention)
+    decoder = DetailDecoder(config).double()
+    optimizer = torch.optim.SGD(decoder.parameters(), lr=1e-4)
+    for _ in range(3):
+        optimizer.zero_grad()
+        decoder.enhance(0, h_FCHW, g_1CHW).square().sum().backward()
+        optimizer.step()
+    silent = [name for name, p in decoder.named_parameters() if p.grad is None or not p.grad.any()]
+    assert not silent
 
 
 def test_names_of_weights_are_those_of_the_file_format() -> None:

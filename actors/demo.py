@@ -35,7 +35,7 @@ NUM_PICTURES = 3
 STEPS = 100
 """Of learning: with all the rest, five minutes on two cores."""
 SAMPLER = replace(small_base.SAMPLER, steps=10)
-"""Half of its steps, for time: after learning the joint error was 13.2 % of the height, and 13.1 % with all."""
+"""Half of its steps, for time: after learning, the joint error was 13.2 % in place of 13.1 %."""
 _UNSEEN = 4 * 10**6
 """Seeds from here on are of the pictures."""
 

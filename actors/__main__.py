@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from flash_modules.video_files import SUFFIXES
 
-from . import ablation, demo, details, page, reader_training
+from . import ablation, demo, details, page, reader_training, redrawn
 from .actions import ACTIONS, EXTRA_MOTIONS
 from .base import pretrain
 from .clips import make_clip
@@ -74,6 +74,9 @@ def _parser() -> argparse.ArgumentParser:
         commands.add_parser("ablate", help="learn held-out actions by variants of the method")
     )
     details.add_arguments(commands.add_parser("details", help="measure what a detail decoder brings back"))
+    redrawn.add_arguments(
+        commands.add_parser("redrawn", help="measure true videos, drawn again")
+    )
     return parser
 
 

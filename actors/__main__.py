@@ -74,9 +74,7 @@ def _parser() -> argparse.ArgumentParser:
         commands.add_parser("ablate", help="learn held-out actions by variants of the method")
     )
     details.add_arguments(commands.add_parser("details", help="measure what a detail decoder brings back"))
-    redrawn.add_arguments(
-        commands.add_parser("redrawn", help="measure true videos, drawn again")
-    )
+    redrawn.add_arguments(commands.add_parser("redrawn", help="measure true videos, drawn again"))
     return parser
 
 

@@ -81,6 +81,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seeds", type=int, default=3, help="0 = train none, measure alone (default %(default)s)"
     )
+    parser.add_argument(
+        "--branches", nargs="+", choices=BRANCHES, default=[*BRANCHES], help="default: all", metavar="ROW"
+    )
     parser.add_argument("--decoder", type=Path, help="a decoder that is there already, to measure it too")
 
 
@@ -100,7 +103,8 @@ def measure_details(args: argparse.Namespace) -> None:
         found = measure(decode_with(vae, decoder), exam)
         rows |= {args.decoder.stem + kind: [quality] for kind, quality in found.items()}
     for seed in range(args.seeds):
-        for name, (warping, attention) in tqdm(BRANCHES.items(), desc=f"Seed {seed}", unit="run"):
+        for name in tqdm(args.branches, desc=f"Seed {seed}", unit="run"):
+            warping, attention = BRANCHES[name]
             config = DetailTrainingConfig(
                 size=args.size,
                 frames=args.frames_per_step,

@@ -92,6 +92,10 @@ def test_the_command_measures_all_branches_and_keeps_them(
     assert main(words) == 0
     assert capsys.readouterr().out == first
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    assert main([*words, "--branches", "warping alone"]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert [line for line in first.splitlines() if line in shown and line.startswith("| warping alone")]
+    assert not [line for line in shown if line.startswith(("| both", "| attention"))]
 
 
 def test_a_decoder_from_a_file_is_measured_as_in_training(

@@ -14,7 +14,7 @@ from flash_modules.video_files import SUFFIXES
 from . import ablation, demo, details, page, reader_training, redrawn
 from .actions import ACTIONS, EXTRA_MOTIONS
 from .base import pretrain
-from .clips import make_clip
+from .clips import make_clip, make_cut_clip
 from .learning import write_clip
 from .looks import draw_look
 from .motion import draw_motion
@@ -56,6 +56,9 @@ def _parser() -> argparse.ArgumentParser:
         "--held-out-looks", action="store_true", help="only looks the small base has never seen"
     )
     clips.add_argument(
+        "--cut", action="store_true", help="in frame 0 the person is elsewhere: for detail decoders"
+    )
+    clips.add_argument(
         "--truth", action="store_true", help="also joints, flow and masks, as .npz beside each"
     )
     sheet = commands.add_parser("sheet", help="draw a contact sheet of every action")
@@ -91,7 +94,8 @@ def write_clips(args: argparse.Namespace) -> None:
     for i in tqdm(range(args.num), desc=args.action, unit="clip"):
         seed = args.seed * 1000 + i
         motion, look = draw_motion(args.action, seed), draw_look(seed, args.held_out_looks)
-        clip = make_clip(motion, look, num_frames=args.frames, size=args.size)
+        make = make_cut_clip if args.cut else make_clip
+        clip = make(motion, look, num_frames=args.frames, size=args.size)
         path = args.out / f"{args.action.replace(' ', '-')}-{i:03d}{args.suffix}"
         write_clip(path, clip)
         if args.truth:

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from .actions import ACTIONS, EXTRA_MOTIONS, PROP_WORDS, action_sentence
 from .looks import BOTTOMS, COLORS, HAIR_COLORS, HAIRCUTS, SCENES, STYLES, TEXTURES, Look, look_words
-from .motion import FPS, Motion, continuations
+from .motion import FPS, Motion, continuations, elsewhere
 from .render import Brush, Shot
 from .scenes import scene_pixels
 from .skeleton import JOINTS, Array, floats
@@ -74,6 +74,23 @@ def make_clip(motion: Motion, look: Look, *, num_frames: int = 8, size: int = 12
 def true_clips(motion: Motion, look: Look, *, seed: int, num: int = NUM_TRUTHS) -> list[Clip]:
     """Clips that all begin with the motion's first frame and truly go on from it, each in its own way."""
     return [make_clip(one, look) for one in continuations(motion, num, seed)]
+
+
+def make_cut_clip(motion: Motion, look: Look, *, num_frames: int = 8, size: int = 128) -> Clip:
+    """The clip, but with a first frame in which the same person is elsewhere before the same scene.
+
+    Flow across the cut is NaN. A detail decoder learns from it that what its picture shows may be gone.
+    """
+    clip = make_clip(motion, look, num_frames=num_frames, size=size)
+    before = make_clip(elsewhere(motion), look, num_frames=2, size=size)
+    for own, other in (
+        (clip.frames_FHW3, before.frames_FHW3),
+        (clip.joints_FPJ2, before.joints_FPJ2),
+        (clip.masks_FHW, before.masks_FHW),
+    ):
+        own[0] = other[0]
+    clip.flow_FHW2[0] = np.nan
+    return clip
 
 
 def _mirrored(clip: Clip) -> Clip:

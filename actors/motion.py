@@ -86,6 +86,15 @@ def continuations(motion: Motion, num: int, seed: int) -> list[Motion]:
     ]
 
 
+def elsewhere(motion: Motion) -> Motion:
+    """The same person at another moment of the action, 0.2 to 0.45 body heights to the front or back."""
+    rng = np.random.default_rng([0, motion.variant])
+    x, y = motion.camera.shift
+    x += float(rng.choice([-1, 1]) * rng.uniform(0.2, 0.45))
+    camera = replace(motion.camera, shift=(x, y))
+    return replace(motion, phase=float(rng.uniform(0, 1)), camera=camera)
+
+
 def pose_track(motion: Motion, num_frames: int) -> Mapping[str, Array]:
     """The pose of every frame: a track (F,) for each of CHANNELS."""
     action = find_action(motion.action)

@@ -1,5 +1,7 @@
 from dataclasses import replace
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -16,6 +18,8 @@ from actors import (
     draw_motion,
     make_clip,
 )
+from actors.__main__ import main
+from actors.clips import make_cut_clip
 from actors.looks import HELD_OUT_SCENE, HELD_OUT_STYLE, HELD_OUT_TEXTURE
 from actors.motion import pose_track
 from actors.skeleton import body_points
@@ -50,6 +54,31 @@ def test_a_clip_is_the_same_every_time_and_moves(action: str) -> None:
 def test_another_seed_gives_another_motion_of_the_same_action(action: str) -> None:
     clip, other = clip_of(action, seed=1), clip_of(action, seed=2)
     assert np.abs(clip.joints_FPJ2 - other.joints_FPJ2).mean() > 1
+
+
+@pytest.mark.parametrize("action", ["shoot dance", "push-up", "hugging human"])
+def test_before_a_cut_the_same_person_is_elsewhere_in_the_same_place(action: str) -> None:
+    for seed in range(6):
+        motion, look = draw_motion(action, seed), draw_look(seed)
+        clip, cut = make_clip(motion, look), make_cut_clip(motion, look)
+        np.testing.assert_array_equal(cut.frames_FHW3[1:], clip.frames_FHW3[1:])
+        np.testing.assert_array_equal(cut.joints_FPJ2[1:], clip.joints_FPJ2[1:])
+        both_HW = (cut.masks_FHW[0] == 0) & (clip.masks_FHW[0] == 0)
+        different_HW = (cut.frames_FHW3[0] != clip.frames_FHW3[0]).any(-1)
+        different_HW = (different_HW & both_HW).astype(np.uint8)
+        assert not cv2.erode(different_HW, np.ones((5, 5))).any()  # thicker than an edge
+        moved = np.abs((cut.joints_FPJ2 - clip.joints_FPJ2)[0, 0, :, 0].mean()) / clip.height
+        assert 0.15 < moved < 0.6
+        assert np.isnan(cut.flow_FHW2[0]).all()
+        assert np.isfinite(cut.flow_FHW2[1:]).all()
+
+
+def test_the_command_writes_cut_clips_too(tmp_path: Path) -> None:
+    words = ["clips", "--action", "push-up", "--num", "1", "--truth", "--out"]
+    assert main([*words, str(tmp_path / "plain")]) == main([*words, str(tmp_path / "cut"), "--cut"]) == 0
+    plain, cut = (np.load(tmp_path / folder / "push-up-000.npz")["joints"] for folder in ("plain", "cut"))
+    np.testing.assert_array_equal(plain[1:], cut[1:])
+    assert (plain[0] != cut[0]).any()
 
 
 def test_a_bigger_picture_shows_the_same() -> None:

@@ -21,8 +21,9 @@ class AlignmentConfig:
     """Channels above this percentile of motion are aligned; 100 = none, motion features stay as they are."""
     after_attention: bool = False
     """Align after each temporal attention, before its residual, and not after each motion module."""
-    exclude_first: bool = False
-    """Leave the clean frame 0 out of the statistics and of the exchange."""
+    exclude_first: bool = True
+    """Leave the clean frame 0 out of the statistics and of the exchange. At high noise the way from it to the
+    noisy frames would be most of the deviation, and choose the channels; docs/measured.md has the figures."""
     p: float = 0.5
     """Part of the cross-frame attentions that take the original's correspondence; 0 = none."""
     first_frame_only: bool = False

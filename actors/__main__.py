@@ -56,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
         "--held-out-looks", action="store_true", help="only looks the small base has never seen"
     )
     clips.add_argument(
-        "--cut", action="store_true", help="in frame 0 the person is elsewhere: for detail decoders"
+        "--cut", action="store_true", help="in frame 0 the person is elsewhere: to try detail decoders"
     )
     clips.add_argument(
         "--truth", action="store_true", help="also joints, flow and masks, as .npz beside each"

@@ -79,7 +79,7 @@ def true_clips(motion: Motion, look: Look, *, seed: int, num: int = NUM_TRUTHS) 
 def make_cut_clip(motion: Motion, look: Look, *, num_frames: int = 8, size: int = 128) -> Clip:
     """The clip, but with a first frame in which the same person is elsewhere before the same scene.
 
-    Flow across the cut is NaN. A detail decoder learns from it that what its picture shows may be gone.
+    Flow across the cut is NaN. Detail decoders are tried on it: what their picture shows has gone elsewhere.
     """
     clip = make_clip(motion, look, num_frames=num_frames, size=size)
     before = make_clip(elsewhere(motion), look, num_frames=2, size=size)
@@ -89,7 +89,7 @@ def make_cut_clip(motion: Motion, look: Look, *, num_frames: int = 8, size: int 
         (clip.masks_FHW, before.masks_FHW),
     ):
         own[0] = other[0]
-    clip.flow_FHW2[0] = np.nan
+    clip.flow_FHW2[:1] = np.nan
     return clip
 
 

@@ -73,6 +73,12 @@ def test_before_a_cut_the_same_person_is_elsewhere_in_the_same_place(action: str
         assert np.isfinite(cut.flow_FHW2[1:]).all()
 
 
+def test_a_cut_clip_of_one_frame_is_the_frame_before_the_cut() -> None:
+    motion, look = draw_motion("push-up", 1), draw_look(1)
+    (alone,) = make_cut_clip(motion, look, num_frames=1).frames_FHW3
+    np.testing.assert_array_equal(alone, make_cut_clip(motion, look).frames_FHW3[0])
+
+
 def test_the_command_writes_cut_clips_too(tmp_path: Path) -> None:
     words = ["clips", "--action", "push-up", "--num", "1", "--truth", "--out"]
     assert main([*words, str(tmp_path / "plain")]) == main([*words, str(tmp_path / "cut"), "--cut"]) == 0

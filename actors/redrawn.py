@@ -2,14 +2,17 @@
 
 import argparse
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
 import torch
+from diffusers.training_utils import compute_snr
 from torch import Tensor
 from tqdm import tqdm
 
 from flash_modules.backends.diffusers import decode_frames, encode_picture
+from flash_modules.backends.diffusers.sampler import ddim_scheduler
 
 from .actions import HELD_OUT_ACTIONS
 from .clips import NUM_TRUTHS, true_clips
@@ -21,7 +24,7 @@ from .small_base import FOLDER, SmallBase, load_small_base
 
 _SEED = 41 * 10**5
 """Of the first picture; nothing was trained on it or those after it."""
-_TIMESTEPS = (300, 500, 700)
+_TIMESTEPS = (251, 451, 651)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,35 +39,51 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def print_table(args: argparse.Namespace) -> None:
-    """Joint error and recognition, action by action."""
+    """Joint error, (recognised) and distance from the truth, action by action."""
     reader, base = load_reader(), load_small_base(args.base)
     columns = ["", "still", "floor", "true", "VAE", *(f"from {timestep}" for timestep in _TIMESTEPS)]
     print(f"| {' | '.join(columns)} |\n{'| --- ' * len(columns)}|")
     for action in tqdm(HELD_OUT_ACTIONS, desc="Drawing again", unit="action", leave=False):
         pictures = [[*_measure(base, reader, action, i)] for i in range(args.pictures)]
-        first = [scores[0] for scores in pictures]
+        first = [of_picture[0].scores for of_picture in pictures]
         cells = [fmean(s.still_error for s in first), fmean(s.joint_floor for s in first)]
-        found = [
-            f"{fmean(s.joint_error for s in same):.1f} ({fmean(s.recognised for s in same):.2f})"
-            for same in zip(*pictures, strict=True)
-        ]
+        found = [_cell(same) for same in zip(*pictures, strict=True)]
         print(f"| {action} | {' | '.join([*(f'{cell:.1f}' for cell in cells), *found])} |")
 
 
-def _measure(base: SmallBase, reader: Reader, action: str, number: int) -> Iterator[Scores]:
+@dataclass(frozen=True)
+class _Measured:
+    scores: Scores
+    missed: float | None
+    """Distance of the latents from the true ones in standard deviations of the noise that they were drawn
+    from, mean over frames; none if they were not drawn. Of two videos that are as likely without the noisy
+    one, one that is d away explains that one exp(d^2 / 2) times worse."""
+
+
+def _cell(same: Sequence[_Measured]) -> str:
+    """Means over pictures."""
+    read = f"{fmean(m.scores.joint_error for m in same):.1f} ({fmean(m.scores.recognised for m in same):.2f})"
+    missed = [m.missed for m in same if m.missed is not None]
+    return f"{read}, {fmean(missed):.1f} sd" if missed else read
+
+
+@torch.inference_mode()
+def _measure(base: SmallBase, reader: Reader, action: str, number: int) -> Iterator[_Measured]:
     """A true video beside others of the same picture: as it is, rebuilt, and drawn again."""
     motion, look = draw_motion(action, _SEED + number), draw_look(_SEED + number)
     *truths, other = true_clips(motion, look, seed=number, num=NUM_TRUTHS + 1)
     standard, looks_LE = read_standard(truths, reader=reader), mean_looks(reader, truths)
-    for video_FHWC in _videos(base, clip_video(other), other.caption):
-        yield score(video_FHWC, standard, looks_LE, reader=reader)
-
-
-@torch.inference_mode()
-def _videos(base: SmallBase, true_FHWC: Tensor, caption: str) -> Sequence[Tensor]:
+    true_FHWC = clip_video(other)
     latents_FCHW = encode_picture(base.base.vae, true_FHWC)
-    drawn = [base.redraw(latents_FCHW, caption, seed=1, timestep=timestep) for timestep in _TIMESTEPS]
-    return [
-        true_FHWC,
-        *(torch.stack([*decode_frames(base.base.vae, latents)]) for latents in (latents_FCHW, *drawn)),
-    ]
+
+    def measured(video_FHWC: Tensor, missed: float | None = None) -> _Measured:
+        return _Measured(score(video_FHWC, standard, looks_LE, reader=reader), missed)
+
+    yield measured(true_FHWC)
+    yield measured(torch.stack([*decode_frames(base.base.vae, latents_FCHW)]))
+    snrs = compute_snr(ddim_scheduler(base.base.prediction), torch.tensor(_TIMESTEPS))
+    for timestep, snr in zip(_TIMESTEPS, snrs, strict=True):
+        drawn_FCHW = base.redraw(latents_FCHW, other.caption, seed=1, timestep=timestep)
+        away_F = (drawn_FCHW - latents_FCHW)[1:].flatten(1).norm(dim=1)
+        missed = (snr.sqrt() * away_F).mean().item()
+        yield measured(torch.stack([*decode_frames(base.base.vae, drawn_FCHW)]), missed)

@@ -58,15 +58,16 @@ class SmallBase:
         )
         return torch.stack([*decode_frames(self.base.vae, latents_FCHW)])
 
-    def redraw(self, latents_FCHW: Tensor, caption: str, seed: int, timestep: int = 300) -> Tensor:
+    def redraw(self, latents_FCHW: Tensor, caption: str, seed: int, timestep: int = 251) -> Tensor:
         """The same video after noise of this timestep and the way back (SDEdit, arXiv:2108.01073).
 
-        So its frames are wrong as generated ones are, and what they should be is known. Frame 0 stays.
+        So its frames are wrong as generated ones are, and what they should be is known. Frame 0 stays. The
+        timestep is one of `SAMPLER`'s, else a ValueError says which there are.
         """
-        prompt = encode_prompt(self.base, caption)
-        start = next(t for t in ddim_timesteps(SAMPLER.steps) if t <= timestep)
-        noise_FCHW = draw_noise(latents_FCHW.shape, seed)
-        (noised_FCHW,) = add_noise(latents_FCHW[None], noise_FCHW[None], torch.tensor([start]))
+        if timestep not in (known := ddim_timesteps(SAMPLER.steps)):
+            raise ValueError(f"Videos are drawn again from the timesteps {known}, but not from {timestep}.")
+        prompt, noise_FCHW = encode_prompt(self.base, caption), draw_noise(latents_FCHW.shape, seed)
+        (noised_FCHW,) = add_noise(latents_FCHW[None], noise_FCHW[None], torch.tensor([timestep]))
         return denoise(
             self.model.predict,
             noised_FCHW,
@@ -75,7 +76,7 @@ class SmallBase:
             prompt,
             prediction=self.base.prediction,
             config=replace(SAMPLER, num_frames=len(latents_FCHW), cfg=1.0),
-            start_timestep=start,
+            start_timestep=timestep,
         )
 
     def rebuilt(self, clip: Clip) -> Tensor:

@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def print_table(args: argparse.Namespace) -> None:
-    """Joint error, (recognised) and distance from the truth, action by action."""
+    """Joint error, (recognised), and what the noise still told of the motion, action by action."""
     reader, base = load_reader(), load_small_base(args.base)
     columns = ["", "still", "floor", "true", "VAE", *(f"from {timestep}" for timestep in _TIMESTEPS)]
     print(f"| {' | '.join(columns)} |\n{'| --- ' * len(columns)}|")
@@ -54,17 +54,16 @@ def print_table(args: argparse.Namespace) -> None:
 @dataclass(frozen=True)
 class _Measured:
     scores: Scores
-    missed: float | None
-    """Distance of the latents from the true ones in standard deviations of the noise that they were drawn
-    from, mean over frames; none if they were not drawn. Of two videos that are as likely without the noisy
-    one, one that is d away explains that one exp(d^2 / 2) times worse."""
+    told: float | None = None
+    """log p(noisy latents | true video) - log p(noisy latents | nearest other true continuation), the mean
+    over noise and frames, in nats: how surely the noise that it was drawn from still shows the motion."""
 
 
 def _cell(same: Sequence[_Measured]) -> str:
     """Means over pictures."""
     read = f"{fmean(m.scores.joint_error for m in same):.1f} ({fmean(m.scores.recognised for m in same):.2f})"
-    missed = [m.missed for m in same if m.missed is not None]
-    return f"{read}, {fmean(missed):.1f} sd" if missed else read
+    told = [m.told for m in same if m.told is not None]
+    return f"{read}, {fmean(told):.1f}" if told else read
 
 
 @torch.inference_mode()
@@ -73,17 +72,16 @@ def _measure(base: SmallBase, reader: Reader, action: str, number: int) -> Itera
     motion, look = draw_motion(action, _SEED + number), draw_look(_SEED + number)
     *truths, other = true_clips(motion, look, seed=number, num=NUM_TRUTHS + 1)
     standard, looks_LE = read_standard(truths, reader=reader), mean_looks(reader, truths)
-    true_FHWC = clip_video(other)
-    latents_FCHW = encode_picture(base.base.vae, true_FHWC)
+    *truths_FCHW, other_FCHW = (encode_picture(base.base.vae, clip_video(clip)) for clip in (*truths, other))
 
-    def measured(video_FHWC: Tensor, missed: float | None = None) -> _Measured:
-        return _Measured(score(video_FHWC, standard, looks_LE, reader=reader), missed)
+    def scores(latents_FCHW: Tensor) -> Scores:
+        video_FHWC = torch.stack([*decode_frames(base.base.vae, latents_FCHW)])
+        return score(video_FHWC, standard, looks_LE, reader=reader)
 
-    yield measured(true_FHWC)
-    yield measured(torch.stack([*decode_frames(base.base.vae, latents_FCHW)]))
+    yield _Measured(score(clip_video(other), standard, looks_LE, reader=reader))
+    yield _Measured(scores(other_FCHW))
+    apart = min((other_FCHW - true_FCHW)[1:].square().sum() for true_FCHW in truths_FCHW)
     snrs = compute_snr(ddim_scheduler(base.base.prediction), torch.tensor(_TIMESTEPS))
     for timestep, snr in zip(_TIMESTEPS, snrs, strict=True):
-        drawn_FCHW = base.redraw(latents_FCHW, other.caption, seed=1, timestep=timestep)
-        away_F = (drawn_FCHW - latents_FCHW)[1:].flatten(1).norm(dim=1)
-        missed = (snr.sqrt() * away_F).mean().item()
-        yield measured(torch.stack([*decode_frames(base.base.vae, drawn_FCHW)]), missed)
+        drawn_FCHW = base.redraw(other_FCHW, other.caption, seed=1, timestep=timestep)
+        yield _Measured(scores(drawn_FCHW), told=(snr * apart / 2 / (len(drawn_FCHW) - 1)).item())

@@ -46,7 +46,7 @@ WAYS: Mapping[str, Way] = MappingProxyType(
     {
         **{f"#{variant}": Way(method=method) for variant, method in VARIANTS.items()},
         "#5, frame 0 too": _aligned(5, exclude_first=False),
-        "#5, after each attention": _aligned(5, after_attention=True),
+        "#5, after each module": _aligned(5, after_attention=False),
         "#5, first-frame keys": _aligned(5, first_frame_only=True),
         "#5, whole modules": Way(method=replace(VARIANTS[5], trainable="motion_module")),
         **{f"#3, tau {tau}": _aligned(3, tau=float(tau)) for tau in (75, 50, 25)},
@@ -66,7 +66,7 @@ TABLES: Mapping[str, Sequence[str]] = MappingProxyType(
         "choices": (
             "#5",
             "#5, frame 0 too",
-            "#5, after each attention",
+            "#5, after each module",
             "#5, first-frame keys",
             "#5, whole modules",
         ),

@@ -19,8 +19,9 @@ class AlignmentConfig:
 
     tau: float = 90.0
     """Channels above this percentile of motion are aligned; 100 = none, motion features stay as they are."""
-    after_attention: bool = False
-    """Align after each temporal attention, before its residual, and not after each motion module."""
+    after_attention: bool = True
+    """Align after each temporal attention, before its residual, and not after each motion module;
+    docs/measured.md has the figures."""
     exclude_first: bool = True
     """Leave the clean frame 0 out of the statistics and of the exchange. At high noise the way from it to the
     noisy frames would be most of the deviation, and choose the channels; docs/measured.md has the figures."""

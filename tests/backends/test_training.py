@@ -28,7 +28,7 @@ from flash_pack.flash_modules.motion_module import MotionConfig, MotionModel
 from flash_pack.flash_modules.training.loss import TimestepConfig, denoising_losses, draw_noise, total_loss
 from flash_pack.tests.backends.small_models import TEXT_WIDTH, small_motion, small_unet
 
-P, F, M, H, W = 2, 3, 5, 2, 4
+P, F, M, H, W = 2, 4, 5, 2, 4
 noise_losses = partial(denoising_losses, prediction="epsilon")
 OFF = AlignmentConfig(tau=100.0, p=0.0)
 FEATURES = AlignmentConfig(p=0.0)
@@ -99,7 +99,7 @@ def test_small_unet_has_so_many_layers() -> None:
     [
         (BOTH, "none"),
         (BOTH, "all"),
-        (replace(BOTH, after_attention=True, first_frame_only=True), "motion"),
+        (replace(BOTH, after_attention=False, first_frame_only=True), "motion"),
     ],
 )
 def test_without_pairs_it_is_the_animated_unet_bit_for_bit(
@@ -190,8 +190,8 @@ def test_features_are_aligned_after_each_motion_module_or_each_attention(
 
 
 def test_slow_version_reaches_every_place() -> None:
-    assert Slow(FEATURES).num_places == 10
-    assert Slow(replace(FEATURES, after_attention=True), mid=True).num_places == 22
+    assert Slow(replace(FEATURES, after_attention=False)).num_places == 10
+    assert Slow(FEATURES, mid=True).num_places == 22
 
 
 def test_exactly_the_drawn_layers_take_the_originals_correspondence() -> None:
@@ -216,7 +216,7 @@ def test_first_frame_part_alone_is_another_swap() -> None:
 
 
 @pytest.mark.parametrize(
-    "config", [BOTH, replace(BOTH, after_attention=True), replace(BOTH, exclude_first=False)]
+    "config", [BOTH, replace(BOTH, after_attention=False), replace(BOTH, exclude_first=False)]
 )
 def test_originals_are_bit_for_bit_unchanged(config: AlignmentConfig) -> None:
     found = run(aligned(config), pair_call())

@@ -78,7 +78,9 @@ def align_motion_features(ori_BFCN: Tensor, aug_BFCN: Tensor, config: AlignmentC
 @torch.no_grad()
 def motion_scores(features_BFCN: Tensor) -> Tensor:
     """Motion (B, C) of each channel: its deviation over time, averaged over space. Has no gradient."""
-    return _wide(features_BFCN).std(dim=1, correction=0).mean(-1)
+    wide_BFCN = _wide(features_BFCN)
+    centred_BFCN = wide_BFCN - wide_BFCN.mean(dim=1, keepdim=True)
+    return centred_BFCN.square_().mean(dim=1).sqrt_().mean(-1)  # `std` takes 3 to 30 times as long on a CPU
 
 
 def motion_channels(scores_BC: Tensor, tau: float) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ from diffusers.training_utils import compute_snr
 from torch import Tensor
 from tqdm import tqdm
 
-from flash_modules.backends.diffusers import decode_frames, encode_picture
+from flash_modules.backends.diffusers import encode_picture
 from flash_modules.backends.diffusers.sampler import ddim_scheduler
 
 from .actions import HELD_OUT_ACTIONS
@@ -74,14 +74,14 @@ def _measure(base: SmallBase, reader: Reader, action: str, number: int) -> Itera
     standard, looks_LE = read_standard(truths, reader=reader), mean_looks(reader, truths)
     *truths_FCHW, other_FCHW = (encode_picture(base.base.vae, clip_video(clip)) for clip in (*truths, other))
 
-    def scores(latents_FCHW: Tensor) -> Scores:
-        video_FHWC = torch.stack([*decode_frames(base.base.vae, latents_FCHW)])
+    def scores(video_FHWC: Tensor) -> Scores:
         return score(video_FHWC, standard, looks_LE, reader=reader)
 
-    yield _Measured(score(clip_video(other), standard, looks_LE, reader=reader))
-    yield _Measured(scores(other_FCHW))
+    yield _Measured(scores(clip_video(other)))
+    yield _Measured(scores(base.decode(other_FCHW)))
     apart = min((other_FCHW - true_FCHW)[1:].square().sum() for true_FCHW in truths_FCHW)
     snrs = compute_snr(ddim_scheduler(base.base.prediction), torch.tensor(_TIMESTEPS))
     for timestep, snr in zip(_TIMESTEPS, snrs, strict=True):
         drawn_FCHW = base.redraw(other_FCHW, other.caption, seed=1, timestep=timestep)
-        yield _Measured(scores(drawn_FCHW), told=(snr * apart / 2 / (len(drawn_FCHW) - 1)).item())
+        told = (snr * apart / 2 / (len(drawn_FCHW) - 1)).item()
+        yield _Measured(scores(base.decode(drawn_FCHW)), told)

@@ -56,6 +56,10 @@ class SmallBase:
             config=config,
             style=AdaINConfig(),
         )
+        return self.decode(latents_FCHW)
+
+    def decode(self, latents_FCHW: Tensor) -> Tensor:
+        """The video (F, H, W, 3) in [0, 1] of scaled latents, by the VAE alone."""
         return torch.stack([*decode_frames(self.base.vae, latents_FCHW)])
 
     def redraw(self, latents_FCHW: Tensor, caption: str, seed: int, timestep: int = 251) -> Tensor:
@@ -81,7 +85,7 @@ class SmallBase:
 
     def rebuilt(self, clip: Clip) -> Tensor:
         """The clip after the VAE's way there and back."""
-        return torch.stack([*decode_frames(self.base.vae, encode_picture(self.base.vae, clip_video(clip)))])
+        return self.decode(encode_picture(self.base.vae, clip_video(clip)))
 
 
 def load_small_base(folder: Path = FOLDER, action: Action | None = None) -> SmallBase:

@@ -1,10 +1,10 @@
 """Drawn people who perform actions, with the whole truth of every picture: joints, flow and masks."""
 
-from .actions import ACTIONS, EXTRA_MOTIONS, HELD_OUT_ACTIONS, SEEN_ACTIONS, action_sentence
-from .clips import WORDS, Clip, caption, make_clip
-from .looks import Look, draw_look
-from .motion import Motion, continuations, draw_motion
-from .skeleton import JOINTS
+from .world.actions import ACTIONS, EXTRA_MOTIONS, HELD_OUT_ACTIONS, SEEN_ACTIONS, action_sentence
+from .world.clips import WORDS, Clip, caption, make_clip
+from .world.looks import Look, draw_look
+from .world.motion import Motion, continuations, draw_motion
+from .world.skeleton import JOINTS
 
 __all__ = [
     "ACTIONS",

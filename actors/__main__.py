@@ -9,15 +9,16 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from flash_modules.video_files import SUFFIXES
+from flash_modules.files.video_files import SUFFIXES
 
-from . import ablation, demo, details, page, reader_training, redrawn
-from .actions import ACTIONS, EXTRA_MOTIONS
 from .base import pretrain
-from .clips import make_clip, make_cut_clip
-from .learning import write_clip
-from .looks import draw_look
-from .motion import draw_motion
+from .judge import reader_training
+from .studies import ablation, demo, details, page, redrawn
+from .studies.learning import write_clip
+from .world.actions import ACTIONS, EXTRA_MOTIONS
+from .world.clips import make_clip, make_cut_clip
+from .world.looks import draw_look
+from .world.motion import draw_motion
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

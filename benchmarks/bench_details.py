@@ -14,9 +14,9 @@ from diffusers.utils import logging
 from measure import CPU, CUDA, SMALL, Load, Step, add_options, choose_load, clock, randomise, time_rows
 from torch import Tensor
 
-from flash_pack.flash_modules.backends.diffusers.cost import Cost, counting
-from flash_pack.flash_modules.backends.diffusers.detail import decode_with_details, reference_features
-from flash_pack.flash_modules.detail_decoder import DetailDecoder, DetailDecoderConfig
+from flash_pack.flash_modules.backends.diffusers.sd15.detail import decode_with_details, reference_features
+from flash_pack.flash_modules.backends.diffusers.sd15.train.cost import Cost, counting
+from flash_pack.flash_modules.flash.detail_decoder import DetailDecoder, DetailDecoderConfig
 
 LOADS = {
     "cpu": replace(CPU, num_frames=1, widths=(128, 256, 512, 512)),

@@ -21,8 +21,8 @@ flash_pack = types.ModuleType("flash_pack")
 flash_pack.__path__ = [str(ROOT)]
 sys.modules["flash_pack"] = flash_pack
 
-from flash_pack.flash_modules.checkpoint import MotionWeights  # noqa: E402
-from flash_pack.flash_modules.motion_module import MotionConfig, MotionModel  # noqa: E402
+from flash_pack.flash_modules.animatediff.motion_file import MotionWeights  # noqa: E402
+from flash_pack.flash_modules.animatediff.motion_module import MotionConfig, MotionModel  # noqa: E402
 
 TEXT_WIDTH = 768
 NUM_PROMPTS = 2

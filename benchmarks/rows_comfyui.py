@@ -29,9 +29,9 @@ from comfy.model_patcher import ModelPatcher  # noqa: E402
 from comfy.patcher_extension import WrappersMP  # noqa: E402
 from measure import SMALL, TEXT_WIDTH, Load, Rows, Step  # noqa: E402
 
-from flash_pack.flash_modules.backends.comfy import add_action, add_first_frame, add_motion  # noqa: E402
-from flash_pack.flash_modules.backends.comfy.motion import LoadedMotion, hand_over  # noqa: E402
-from flash_pack.flash_modules.first_frame import first_frame_latents  # noqa: E402
+from flash_pack.flash_modules.backends.comfy.sd15 import add_action, add_first_frame, add_motion  # noqa: E402
+from flash_pack.flash_modules.backends.comfy.sd15.motion import LoadedMotion, hand_over  # noqa: E402
+from flash_pack.flash_modules.flash.first_frame import first_frame_latents  # noqa: E402
 
 PACK = ROOT / "flash_modules"
 BACKEND = PACK / "backends"

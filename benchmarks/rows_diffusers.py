@@ -18,9 +18,13 @@ from measure import (
     serve,
 )
 
-from flash_pack.flash_modules.backends.diffusers import AnimatedUNet, add_cross_frame_attention, add_motion
-from flash_pack.flash_modules.checkpoint.motion_layout import animatediff_names
-from flash_pack.flash_modules.motion_module import MotionModel, sinusoidal_positions
+from flash_pack.flash_modules.animatediff.motion_layout import animatediff_names
+from flash_pack.flash_modules.animatediff.motion_module import MotionModel, sinusoidal_positions
+from flash_pack.flash_modules.backends.diffusers.sd15 import (
+    AnimatedUNet,
+    add_cross_frame_attention,
+    add_motion,
+)
 
 TIMESTEP = 481
 

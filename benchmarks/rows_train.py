@@ -15,18 +15,14 @@ from rows_diffusers import Models
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from flash_pack.flash_modules.backends.diffusers import (
-    AlignedUNet,
-    add_alignment,
-    add_cross_frame_attention,
-    encode_picture,
-    select_trainable,
-)
-from flash_pack.flash_modules.motion_alignment import PairCall
-from flash_pack.flash_modules.training.action import ActionLoss
+from flash_pack.flash_modules.backends.diffusers.sd15 import add_cross_frame_attention, encode_picture
+from flash_pack.flash_modules.backends.diffusers.sd15.train.alignment import AlignedUNet, add_alignment
+from flash_pack.flash_modules.backends.diffusers.sd15.train.trainable import select_trainable
+from flash_pack.flash_modules.flash.motion_alignment import PairCall
+from flash_pack.flash_modules.flash.training.action_loss import ActionLoss
+from flash_pack.flash_modules.flash.training.loss import Predict
+from flash_pack.flash_modules.flash.training.method import VARIANTS, MethodConfig
 from flash_pack.flash_modules.training.loop import LoopConfig
-from flash_pack.flash_modules.training.loss import Predict
-from flash_pack.flash_modules.training.presets import VARIANTS, MethodConfig
 
 PRODUCT = "matrix product"
 """A row that is no training: the device's own rate, taken in turn with the others."""

@@ -1,9 +1,9 @@
-"""Attention kernel of the core, and cross-frame attention."""
+"""Attention kernel of the core."""
 
 from collections.abc import Callable
 
 import torch
-from einops import rearrange, repeat
+from einops import rearrange
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -26,13 +26,3 @@ def attend(q_BNC: Tensor, k_BMC: Tensor, v_BMC: Tensor, num_heads: int) -> Tenso
 
 def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return rearrange(scaled_dot_product_attention(q, k, v), "b heads n d -> b n (heads d)")
-
-
-def with_first_frame(tokens_XNC: Tensor, num_frames: int) -> Tensor:
-    """Append the tokens of each video's first frame to those of every frame: (B*F, 2N, C).
-
-    As keys and values this turns self-attention into FLASH's cross-frame attention, [current frame; first
-    frame] (arXiv:2503.00276, A3.2). For the first frame itself it equals self-attention.
-    """
-    first_BNC = rearrange(tokens_XNC, "(b f) n c -> b f n c", f=num_frames)[:, 0]
-    return torch.cat([tokens_XNC, repeat(first_BNC, "b n c -> (b f) n c", f=num_frames)], dim=1)

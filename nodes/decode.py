@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from ..flash_modules.backends.comfy import detail_decode
+from ..flash_modules.backends.comfy.sd15 import detail_decode
 from .sockets import Detail
 
 

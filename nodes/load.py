@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from ..flash_modules.backends.comfy import load_detail_decoder, load_motion
+from ..flash_modules.animatediff.motion_file import VERSIONS
 from ..flash_modules.backends.comfy.folders import (
     ACTIONS,
     DECODERS,
@@ -11,8 +11,8 @@ from ..flash_modules.backends.comfy.folders import (
     model_files,
     model_path,
 )
-from ..flash_modules.checkpoint import read_action
-from ..flash_modules.checkpoint.motion import VERSIONS
+from ..flash_modules.backends.comfy.sd15 import load_detail_decoder, load_motion
+from ..flash_modules.flash.action_file import read_action
 from .sockets import Action, Detail, Motion
 
 

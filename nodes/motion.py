@@ -2,8 +2,8 @@
 
 from comfy_api.latest import io
 
-from ..flash_modules.backends.comfy import add_action, add_first_frame, add_motion
-from ..flash_modules.first_frame import first_frame_latents
+from ..flash_modules.backends.comfy.sd15 import add_action, add_first_frame, add_motion
+from ..flash_modules.flash.first_frame import first_frame_latents
 from .sockets import Action, Motion
 
 

@@ -2,9 +2,9 @@
 
 from comfy_api.latest import io
 
-from ..flash_modules.adain import AdaINConfig, adain
-from ..flash_modules.backends.comfy import sample_video
-from ..flash_modules.noise_schedule import SamplerConfig
+from ..flash_modules.backends.comfy.sd15 import sample_video
+from ..flash_modules.flash.adain import AdaINConfig, adain
+from ..flash_modules.flash.sampling import SamplerConfig
 
 
 class Sampler(io.ComfyNode):

@@ -16,13 +16,13 @@ from diffusers.training_utils import compute_snr
 from torch import Tensor, nn
 from transformers import CLIPTextModel
 
-from flash_modules.backends.diffusers import AnimatedUNet, add_cross_frame_attention
-from flash_modules.backends.diffusers.call import VideoCall
-from flash_modules.backends.diffusers.cross_frame import read_first_frame
-from flash_modules.backends.diffusers.motion import predict_frames
-from flash_modules.backends.diffusers.sampler import Predict, ddim_scheduler
-from flash_modules.first_frame import replace_first_frame
-from flash_modules.noise_schedule import NUM_TIMESTEPS, Prediction
+from flash_modules.animatediff.noise_schedule import NUM_TIMESTEPS, Prediction
+from flash_modules.backends.diffusers.sd15 import AnimatedUNet, add_cross_frame_attention
+from flash_modules.backends.diffusers.sd15.call import VideoCall
+from flash_modules.backends.diffusers.sd15.cross_frame import read_first_frame
+from flash_modules.backends.diffusers.sd15.motion import predict_frames
+from flash_modules.backends.diffusers.sd15.sampler import Predict, ddim_scheduler
+from flash_modules.flash.first_frame import replace_first_frame
 
 from .latents import Dataset
 from .models import new_motion, new_text_encoder, new_unet

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from flash_modules.backends.diffusers import find_base, load_base
-from flash_modules.backends.diffusers.sampler import ddim_scheduler
-from flash_modules.checkpoint import read_motion
-from flash_modules.checkpoint.motion_layout import POSITIONS
-from flash_modules.checkpoint.tensor_file import Tensors, write_tensors
-from flash_modules.motion_module import TemporalAttention
+from flash_modules.animatediff.motion_file import read_motion
+from flash_modules.animatediff.motion_layout import POSITIONS
+from flash_modules.animatediff.motion_module import TemporalAttention
+from flash_modules.backends.diffusers.sd15 import find_base, load_base
+from flash_modules.backends.diffusers.sd15.sampler import ddim_scheduler
+from flash_modules.files.tensor_file import Tensors, write_tensors
 
 from .diffusion import PREDICTION, read_text_encoder, read_unet
 from .latents import Dataset

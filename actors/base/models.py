@@ -5,7 +5,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from flash_modules.motion_module import MotionConfig, MotionModel
+from flash_modules.animatediff.motion_module import MotionConfig, MotionModel
 
 NUM_FRAMES = 8
 IMAGE_SIZE = 128

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from ..actions import EXTRA_MOTIONS, SEEN_ACTIONS
-from ..clips import make_clip
-from ..looks import draw_look
-from ..motion import draw_motion
+from ..world.actions import EXTRA_MOTIONS, SEEN_ACTIONS
+from ..world.clips import make_clip
+from ..world.looks import draw_look
+from ..world.motion import draw_motion
 from .models import IMAGE_SIZE, NUM_FRAMES
 
 ClipSource = Callable[[int, int], tuple[np.ndarray, str]]

@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from ..actions import HELD_OUT_ACTIONS
-from ..clips import WORDS
-from ..looks import HELD_OUT_SCENE, HELD_OUT_STYLE, HELD_OUT_TEXTURE
+from ..world.actions import HELD_OUT_ACTIONS
+from ..world.clips import WORDS
+from ..world.looks import HELD_OUT_SCENE, HELD_OUT_STYLE, HELD_OUT_TEXTURE
 from .diffusion import train_clips, train_pairs, train_pictures
 from .export import export
 from .latents import Dataset, encode_pool

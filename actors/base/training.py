@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from flash_modules.checkpoint.tensor_file import Tensors, read_tensors, write_tensors
+from flash_modules.files.tensor_file import Tensors, read_tensors, write_tensors
 from flash_modules.training.loop import restore, snapshot
 from flash_modules.training.run_folder import LossTable, Progress, RunFolder
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ..adain import AdaINConfig
-from ..backends.diffusers import (
+from ..animatediff.motion_file import read_motion
+from ..backends.diffusers.sd15 import (
     BaseFiles,
     add_action,
     decode_frames,
@@ -23,9 +23,7 @@ from ..backends.diffusers import (
     make_detail_decoder,
     sample_video,
 )
-from ..checkpoint import read_action, read_detail_decoder, read_motion
-from ..noise_schedule import SamplerConfig
-from ..video_files import (
+from ..files.video_files import (
     SUFFIXES,
     Size,
     check_size,
@@ -35,6 +33,10 @@ from ..video_files import (
     video_size,
     write_video,
 )
+from ..flash.action_file import read_action
+from ..flash.adain import AdaINConfig
+from ..flash.decoder_file import read_detail_decoder
+from ..flash.sampling import SamplerConfig
 from .device import DTYPES, find_device
 
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ..augment import AugmentConfig
+from ..files.video_files import write_picture
+from ..flash.augment import AugmentConfig
+from ..flash.training.preview import preview_clips
 from ..training.clips import Clips, find_clips
-from ..training.preview import preview_clips
 from ..training.sampling import SamplingConfig
-from ..video_files import write_picture
 
 
 def add_preview(parser: argparse.ArgumentParser) -> None:

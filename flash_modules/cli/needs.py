@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import torch
 
-from ..backends.diffusers.checkpointing import CHECKPOINTING
-from ..backends.diffusers.train_action import ActionTraining
+from ..backends.diffusers.sd15.train.action import ActionTraining
+from ..backends.diffusers.sd15.train.checkpointing import CHECKPOINTING
+from ..flash.training.method import PRESETS
 from .device import free_memory
-from .run import PRESETS
 
 
 def needs(training: ActionTraining) -> Iterator[str]:

@@ -10,11 +10,11 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from ..backends.diffusers.train_action import ActionTraining
-from ..backends.diffusers.train_detail import DetailTraining
-from ..noise_schedule import SamplerConfig
+from ..backends.diffusers.sd15.train.action import ActionTraining
+from ..backends.diffusers.sd15.train.detail import DetailTraining
+from ..files.video_files import as_picture, write_picture, write_video
+from ..flash.sampling import SamplerConfig
 from ..training.run_folder import Progress
-from ..video_files import as_picture, write_picture, write_video
 from .device import used_memory
 
 

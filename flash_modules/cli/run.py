@@ -8,15 +8,13 @@ from typing import Any
 
 import torch
 
+from ..flash.training.method import PRESETS
 from ..training.clips import Clips
 from ..training.loop import LoopConfig
 from ..training.run_folder import Progress, RunFolder
 from .device import DTYPES
 from .processes import AcceleratedProcesses
 from .progress import Bars, Board, Watcher
-
-PRESETS = {"draft": 256, "balanced": 384, "paper": 512}
-"""Pixels of the square that is trained on."""
 
 Say = Callable[[str], object]
 

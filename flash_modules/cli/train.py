@@ -9,17 +9,17 @@ from typing import Any
 from torch import Tensor
 from tqdm import tqdm
 
-from ..augment import AugmentConfig
-from ..backends.diffusers import find_base, load_base
-from ..backends.diffusers.checkpointing import CHECKPOINTING
-from ..backends.diffusers.train_action import ActionTraining, ActionTrainingConfig
-from ..checkpoint import read_motion
-from ..motion_alignment import AlignmentConfig
+from ..animatediff.motion_file import read_motion
+from ..backends.diffusers.sd15 import find_base, load_base
+from ..backends.diffusers.sd15.train.action import ActionTraining, ActionTrainingConfig
+from ..backends.diffusers.sd15.train.checkpointing import CHECKPOINTING
+from ..files.video_files import fit_picture, read_picture
+from ..flash.augment import AugmentConfig
+from ..flash.motion_alignment import AlignmentConfig
+from ..flash.training.latent_pool import PoolConfig
+from ..flash.training.method import TRAINABLE, VARIANTS, MethodConfig
 from ..training.loop import LoopConfig
-from ..training.pool import PoolConfig
-from ..training.presets import TRAINABLE, VARIANTS, MethodConfig
 from ..training.run_folder import SETTINGS
-from ..video_files import fit_picture, read_picture
 from .clips import add_clip_arguments, check_seed, look_for_clips, sampling_config
 from .device import find_device
 from .needs import check_memory, needs, out_of_memory

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ..backends.diffusers import load_vae
-from ..backends.diffusers.train_detail import DetailTraining, DetailTrainingConfig
+from ..backends.diffusers.sd15 import load_vae
+from ..backends.diffusers.sd15.train.detail import DetailTraining, DetailTrainingConfig
 from .clips import add_clip_arguments, check_seed, look_for_clips, sampling_config
 from .device import find_device
 from .processes import AcceleratedProcesses

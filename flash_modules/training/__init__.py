@@ -1,1 +1,1 @@
-"""Learning an action from a few clips. The model comes as a callable; no host is known here."""
+"""The machine of training: clips, steps, checkpoints, going on. Knows no paper and no host."""

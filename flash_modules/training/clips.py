@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
-from .clip_files import (
+from ..files.clip_files import (
     ANIMATION_SUFFIXES,
     VIDEO_SUFFIXES,
     Footage,

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..checkpoint.tensor_file import Tensors, read_tensors, write_tensors
+from ..files.tensor_file import Tensors, read_tensors, write_tensors
 
 _NAME = re.compile(r"[\w][\w .-]*")
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")

@@ -7,12 +7,12 @@ from xml.etree import ElementTree
 
 import pytest
 
-from actors import ablation, learning
 from actors.__main__ import main
-from actors.ablation import BEFORE, TABLES, WAYS, Judge, Result, figure, table
-from actors.learning import Exam, Lesson, prepare
-from actors.measures import Scores
-from actors.reader import Reader, load_reader
+from actors.judge.measures import Scores
+from actors.judge.reader import Reader, load_reader
+from actors.studies import ablation, learning
+from actors.studies.ablation import BEFORE, TABLES, WAYS, Judge, Result, figure, table
+from actors.studies.learning import Exam, Lesson, prepare
 
 SCORES = Scores(
     joint_error=10.0,

@@ -19,10 +19,10 @@ from actors import (
     make_clip,
 )
 from actors.__main__ import main
-from actors.clips import make_cut_clip
-from actors.looks import HELD_OUT_SCENE, HELD_OUT_STYLE, HELD_OUT_TEXTURE
-from actors.motion import pose_track
-from actors.skeleton import body_points
+from actors.world.clips import make_cut_clip
+from actors.world.looks import HELD_OUT_SCENE, HELD_OUT_STYLE, HELD_OUT_TEXTURE
+from actors.world.motion import pose_track
+from actors.world.skeleton import body_points
 
 EVERYTHING = (*ACTIONS, *EXTRA_MOTIONS)
 

@@ -11,15 +11,15 @@ from PIL import Image
 
 from actors import WORDS as WORDS_OF_ACTORS
 from actors.__main__ import main
-from actors.actions import HELD_OUT_ACTIONS
 from actors.base import export
 from actors.base.models import NUM_FRAMES
 from actors.base.pool import actor_clip
 from actors.base.pretrain import MINUTES, STAGES, Pretraining
 from actors.base.tokenizer import make_tokenizer, tokens_of
 from actors.base.training import Limit, averaged_weights
-from flash_modules.backends.diffusers import encode_prompt, find_base, load_base
-from flash_modules.checkpoint import read_motion
+from actors.world.actions import HELD_OUT_ACTIONS
+from flash_modules.animatediff.motion_file import read_motion
+from flash_modules.backends.diffusers.sd15 import encode_prompt, find_base, load_base
 from flash_modules.cli import main as flash
 
 torch.set_num_threads(1)

@@ -26,7 +26,7 @@ from actors.base.pool import ClipPool, make_pool
 from actors.base.tokenizer import make_tokenizer
 from actors.base.training import Limit, generator, train, where
 from actors.base.vae import VAEConfig, normalise_latents, train_vae
-from flash_modules.checkpoint.tensor_file import read_tensors
+from flash_modules.files.tensor_file import read_tensors
 
 torch.set_num_threads(1)
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from actors import demo
 from actors.__main__ import main
-from actors.demo import Demo
-from actors.reader import clip_video
+from actors.studies import demo
+from actors.studies.demo import Demo
+from actors.world.clips import clip_video
 from flash_modules.cli import main as product
 from flash_modules.cli import train
 

@@ -10,15 +10,14 @@ from einops import rearrange
 
 from actors.__main__ import main
 from actors.base.models import new_vae
-from actors.clips import make_clip
-from actors.details import Quality, Question, decode_with, measure, split_clips, table, write_actors
-from actors.looks import draw_look
-from actors.motion import draw_motion
-from actors.reader import clip_video
-from actors.small_base import load_small_base
-from flash_modules.backends.diffusers import encode_picture, load_vae, make_detail_decoder
-from flash_modules.backends.diffusers.train_detail import DetailTraining, DetailTrainingConfig
-from flash_modules.checkpoint import read_detail_decoder
+from actors.base.small_base import load_small_base
+from actors.studies.details import Quality, Question, decode_with, measure, split_clips, table, write_actors
+from actors.world.clips import clip_video, make_clip
+from actors.world.looks import draw_look
+from actors.world.motion import draw_motion
+from flash_modules.backends.diffusers.sd15 import encode_picture, load_vae, make_detail_decoder
+from flash_modules.backends.diffusers.sd15.train.detail import DetailTraining, DetailTrainingConfig
+from flash_modules.flash.decoder_file import read_detail_decoder
 from flash_modules.training.clips import find_clips
 from flash_modules.training.sampling import SamplingConfig
 

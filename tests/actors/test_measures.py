@@ -5,11 +5,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from actors.clips import Clip, make_clip
-from actors.looks import Look, draw_look
-from actors.measures import Scores, flow, gap_closed, markdown_table, mean_looks, read_standard, score
-from actors.motion import continuations, draw_motion
-from actors.reader import Reader, clip_video, load_reader
+from actors.judge.measures import Scores, flow, gap_closed, markdown_table, mean_looks, read_standard, score
+from actors.judge.reader import Reader, load_reader
+from actors.world.clips import Clip, clip_video, make_clip
+from actors.world.looks import Look, draw_look
+from actors.world.motion import continuations, draw_motion
 
 F = 8
 LOOK, OTHER_LOOK = draw_look(21), draw_look(22)

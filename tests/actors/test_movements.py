@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from actors.actions import ACTIONS
-from actors.clips import make_clip
-from actors.looks import draw_look
-from actors.motion import draw_motion
-from actors.movements import Movements, load_movements, movement, read_movements, write_movements
-from actors.reader import MIRRORED, actor_is_right, clip_video, load_reader, read_joints
+from actors.judge.movements import Movements, load_movements, movement, read_movements, write_movements
+from actors.judge.reader import MIRRORED, actor_is_right, load_reader, read_joints
+from actors.world.actions import ACTIONS
+from actors.world.clips import clip_video, make_clip
+from actors.world.looks import draw_look
+from actors.world.motion import draw_motion
 
 
 def test_a_movement_does_not_depend_on_place_size_or_side() -> None:
@@ -49,8 +49,8 @@ def test_new_performances_are_recognised() -> None:
 
 
 def test_the_file_is_what_the_reader_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("actors.movements.ACTIONS", ACTIONS[:1])
-    monkeypatch.setattr("actors.movements._EACH", 2)
+    monkeypatch.setattr("actors.judge.movements.ACTIONS", ACTIONS[:1])
+    monkeypatch.setattr("actors.judge.movements._EACH", 2)
     found = read_movements(load_reader())
     torch.testing.assert_close(
         found.known[ACTIONS[0]], load_movements().known[ACTIONS[0]][:2], rtol=0, atol=1e-3

@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from actors import page
 from actors.__main__ import main
-from actors.reader import clip_video
+from actors.studies import page
+from actors.world.clips import clip_video
 
 
 def test_the_page_and_its_picture_show_every_action_beside_its_truth(

@@ -7,23 +7,22 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor
 
-from actors.clips import make_clip
-from actors.looks import draw_look
-from actors.motion import draw_motion
-from actors.reader import (
+from actors.judge.reader import (
     MIRRORED,
     WEIGHTS,
     Reader,
     actor_is_right,
-    clip_video,
     joint_distance,
     joint_places,
     load_reader,
     read_joints,
     read_looks,
 )
-from actors.reader_training import _moved, joint_loss, look_loss, train
-from actors.skeleton import JOINTS
+from actors.judge.reader_training import _moved, joint_loss, look_loss, train
+from actors.world.clips import clip_video, make_clip
+from actors.world.looks import draw_look
+from actors.world.motion import draw_motion
+from actors.world.skeleton import JOINTS
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,9 @@ import torch
 from diffusers import DDIMScheduler
 from torch.distributions import Normal
 
-from actors import redrawn
 from actors.__main__ import main
-from actors.small_base import SmallBase, load_small_base
+from actors.base.small_base import SmallBase, load_small_base
+from actors.studies import redrawn
 
 
 def test_a_true_video_is_read_best_and_noise_of_an_untrained_base_worst(

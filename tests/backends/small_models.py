@@ -11,8 +11,8 @@ from einops import rearrange
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from flash_pack.flash_modules.checkpoint import MotionWeights
-from flash_pack.flash_modules.motion_module import MotionConfig, MotionModel
+from flash_pack.flash_modules.animatediff.motion_file import MotionWeights
+from flash_pack.flash_modules.animatediff.motion_module import MotionConfig, MotionModel
 
 WIDTHS = (32, 64)
 SD15_WIDTHS = (32, 64, 96, 128)

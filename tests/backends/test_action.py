@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from flash_pack.flash_modules.backends.diffusers import AnimatedUNet, add_action
-from flash_pack.flash_modules.checkpoint import Action, MotionWeights, Source
-from flash_pack.flash_modules.checkpoint.tensor_file import fingerprint
+from flash_pack.flash_modules.animatediff.motion_file import MotionWeights
+from flash_pack.flash_modules.backends.diffusers.sd15 import AnimatedUNet, add_action
+from flash_pack.flash_modules.files.tensor_file import fingerprint
+from flash_pack.flash_modules.flash.action_file import Action, Source
 from flash_pack.tests.backends.small_models import TEXT_WIDTH, small_motion, small_unet
 
 KV = [

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from flash_pack.flash_modules.backends.diffusers import (
+from flash_pack.flash_modules.backends.diffusers.sd15 import (
     Base,
     decode_frames,
     encode_picture,
@@ -21,7 +21,7 @@ from flash_pack.flash_modules.backends.diffusers import (
     find_base,
     load_base,
 )
-from flash_pack.flash_modules.backends.diffusers.single_file import SD15
+from flash_pack.flash_modules.backends.diffusers.sd15.load.single_file import SD15
 from flash_pack.tests.backends.original_names import checkpoint
 from flash_pack.tests.backends.small_models import SD15_WIDTHS, small_text_encoder, small_unet, small_vae
 

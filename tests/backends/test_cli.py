@@ -15,8 +15,9 @@ from PIL import Image, ImageSequence
 from safetensors.torch import save_file
 
 from flash_pack.flash_modules import cli
-from flash_pack.flash_modules.adain import AdaINConfig
-from flash_pack.flash_modules.backends.diffusers import (
+from flash_pack.flash_modules.animatediff.motion_file import read_motion
+from flash_pack.flash_modules.animatediff.noise_schedule import PREDICTIONS, Prediction
+from flash_pack.flash_modules.backends.diffusers.sd15 import (
     add_action,
     decode_frames,
     encode_picture,
@@ -25,19 +26,13 @@ from flash_pack.flash_modules.backends.diffusers import (
     load_base,
     sample_video,
 )
-from flash_pack.flash_modules.backends.diffusers.detail import detail_channels
-from flash_pack.flash_modules.checkpoint import (
-    Action,
-    DetailWeights,
-    Source,
-    read_motion,
-    write_action,
-    write_detail_decoder,
-)
-from flash_pack.flash_modules.checkpoint.detail_file import SIGNATURE
-from flash_pack.flash_modules.detail_decoder import DetailDecoder, DetailDecoderConfig
-from flash_pack.flash_modules.noise_schedule import PREDICTIONS, Prediction, SamplerConfig
-from flash_pack.flash_modules.video_files import fit_picture, write_video
+from flash_pack.flash_modules.backends.diffusers.sd15.detail import detail_channels
+from flash_pack.flash_modules.files.video_files import fit_picture, write_video
+from flash_pack.flash_modules.flash.action_file import Action, Source, write_action
+from flash_pack.flash_modules.flash.adain import AdaINConfig
+from flash_pack.flash_modules.flash.decoder_file import SIGNATURE, DetailWeights, write_detail_decoder
+from flash_pack.flash_modules.flash.detail_decoder import DetailDecoder, DetailDecoderConfig
+from flash_pack.flash_modules.flash.sampling import SamplerConfig
 from flash_pack.tests.backends.command_line import run_command, sentence_of
 from flash_pack.tests.backends.small_models import small_motion, small_vae
 

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from flash_pack.flash_modules import cli
-from flash_pack.flash_modules.training import preview as preview_file
+from flash_pack.flash_modules.flash.training import preview as preview_file
 from flash_pack.flash_modules.training.clips import find_clips
 from flash_pack.flash_modules.training.sampling import SamplingConfig, seeded, take_frames
 from flash_pack.tests.backends.command_line import run_command

@@ -16,16 +16,16 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 
 from flash_pack.flash_modules import cli
-from flash_pack.flash_modules.augment import AugmentConfig
-from flash_pack.flash_modules.backends.diffusers import find_base, load_base
-from flash_pack.flash_modules.backends.diffusers.cost import Cost, count_cost
-from flash_pack.flash_modules.backends.diffusers.train_action import ActionTraining, ActionTrainingConfig
-from flash_pack.flash_modules.checkpoint import read_action, read_motion
-from flash_pack.flash_modules.checkpoint.action import standalone_motion
-from flash_pack.flash_modules.checkpoint.tensor_file import read_tensors
+from flash_pack.flash_modules.animatediff.motion_file import read_motion
+from flash_pack.flash_modules.backends.diffusers.sd15 import find_base, load_base
+from flash_pack.flash_modules.backends.diffusers.sd15.train.action import ActionTraining, ActionTrainingConfig
+from flash_pack.flash_modules.backends.diffusers.sd15.train.cost import Cost, count_cost
+from flash_pack.flash_modules.files.tensor_file import read_tensors
+from flash_pack.flash_modules.flash.action_file import read_action, standalone_motion
+from flash_pack.flash_modules.flash.augment import AugmentConfig
+from flash_pack.flash_modules.flash.training.latent_pool import LatentPool, PoolConfig
+from flash_pack.flash_modules.flash.training.method import VARIANTS, MethodConfig
 from flash_pack.flash_modules.training.clips import find_clips
-from flash_pack.flash_modules.training.pool import LatentPool, PoolConfig
-from flash_pack.flash_modules.training.presets import VARIANTS, MethodConfig
 from flash_pack.flash_modules.training.run_folder import read_losses
 from flash_pack.flash_modules.training.sampling import SamplingConfig
 from flash_pack.tests.backends.command_line import run_command, sentence_of

@@ -9,11 +9,10 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from flash_pack.flash_modules.backends.diffusers import load_vae
-from flash_pack.flash_modules.backends.diffusers.train_detail import DetailTraining, DetailTrainingConfig
-from flash_pack.flash_modules.checkpoint import read_detail_decoder
-from flash_pack.flash_modules.checkpoint.detail_file import SIGNATURE, check_vae
-from flash_pack.flash_modules.checkpoint.tensor_file import read_tensors
+from flash_pack.flash_modules.backends.diffusers.sd15 import load_vae
+from flash_pack.flash_modules.backends.diffusers.sd15.train.detail import DetailTraining, DetailTrainingConfig
+from flash_pack.flash_modules.files.tensor_file import read_tensors
+from flash_pack.flash_modules.flash.decoder_file import SIGNATURE, check_vae, read_detail_decoder
 from flash_pack.flash_modules.training.clips import find_clips
 from flash_pack.flash_modules.training.loop import LoopConfig
 from flash_pack.flash_modules.training.run_folder import RunFolder

@@ -5,8 +5,12 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from flash_pack.flash_modules.backends.diffusers import AnimatedUNet, add_cross_frame_attention, add_motion
-from flash_pack.flash_modules.backends.diffusers.cross_frame import CrossFrameAttention
+from flash_pack.flash_modules.backends.diffusers.sd15 import (
+    AnimatedUNet,
+    add_cross_frame_attention,
+    add_motion,
+)
+from flash_pack.flash_modules.backends.diffusers.sd15.cross_frame import CrossFrameAttention
 from flash_pack.tests.backends.small_models import SD15_WIDTHS, TEXT_WIDTH, small_motion, small_unet
 
 F, N = 3, 5

@@ -5,13 +5,13 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
-from flash_pack.flash_modules.backends.diffusers.detail import (
+from flash_pack.flash_modules.backends.diffusers.sd15.detail import (
     decode_with_details,
     detail_channels,
     reference_features,
 )
-from flash_pack.flash_modules.backends.diffusers.encode import decode_frames
-from flash_pack.flash_modules.detail_decoder import DetailDecoder, DetailDecoderConfig
+from flash_pack.flash_modules.backends.diffusers.sd15.load.encode import decode_frames
+from flash_pack.flash_modules.flash.detail_decoder import DetailDecoder, DetailDecoderConfig
 from flash_pack.tests.backends.small_models import randomise, small_vae
 
 

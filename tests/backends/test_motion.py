@@ -12,15 +12,9 @@ from diffusers.models.resnet import ResnetBlock2D
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
-from flash_pack.flash_modules.backends.diffusers import AnimatedUNet, add_motion
-from flash_pack.flash_modules.checkpoint import MotionWeights, read_motion
-from flash_pack.tests.backends.small_models import (
-    TEXT_WIDTH,
-    per_frame,
-    randomise,
-    small_motion,
-    small_unet,
-)
+from flash_pack.flash_modules.animatediff.motion_file import MotionWeights, read_motion
+from flash_pack.flash_modules.backends.diffusers.sd15 import AnimatedUNet, add_motion
+from flash_pack.tests.backends.small_models import TEXT_WIDTH, per_frame, randomise, small_motion, small_unet
 
 B, M, H, W = 2, 5, 4, 8
 WIDTHS = (32, 64, 96)

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from flash_pack.flash_modules import cli
-from flash_pack.flash_modules.checkpoint.tensor_file import read_tensors
+from flash_pack.flash_modules.files.tensor_file import read_tensors
 from flash_pack.tests.backends.small_models import small_motion
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,21 +8,17 @@ import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
 
-from flash_pack.flash_modules.adain import AdaINConfig, adain
-from flash_pack.flash_modules.backends.diffusers import AnimatedUNet, add_action, sample_video
-from flash_pack.flash_modules.backends.diffusers.sampler import (
+from flash_pack.flash_modules.animatediff.noise_schedule import PREDICTIONS, Prediction, ddim_timesteps
+from flash_pack.flash_modules.backends.diffusers.sd15 import AnimatedUNet, add_action, sample_video
+from flash_pack.flash_modules.backends.diffusers.sd15.sampler import (
     Predict,
     ddim_scheduler,
     denoise,
     draw_noise,
     ksampler_start,
 )
-from flash_pack.flash_modules.noise_schedule import (
-    PREDICTIONS,
-    Prediction,
-    SamplerConfig,
-    ddim_timesteps,
-)
+from flash_pack.flash_modules.flash.adain import AdaINConfig, adain
+from flash_pack.flash_modules.flash.sampling import SamplerConfig
 from flash_pack.tests.backends.small_models import TEXT_WIDTH, small_motion, small_unet
 
 F, C, H, W = 3, 4, 6, 8

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from flash_pack.flash_modules import cli
-from flash_pack.flash_modules.checkpoint.motion_layout import animatediff_names
+from flash_pack.flash_modules.animatediff.motion_layout import animatediff_names
 from flash_pack.tests.backends.small_models import SD15_WIDTHS, small_motion, small_unet
 
 

@@ -12,20 +12,25 @@ from diffusers import UNet2DConditionModel
 from einops import rearrange
 from torch import Tensor, nn
 
-from flash_pack.flash_modules.attention import attend, with_first_frame
-from flash_pack.flash_modules.backends.diffusers import (
-    AlignedUNet,
+from flash_pack.flash_modules.animatediff.motion_module import MotionConfig, MotionModel
+from flash_pack.flash_modules.attention import attend
+from flash_pack.flash_modules.backends.diffusers.sd15 import (
     AnimatedUNet,
-    add_alignment,
     add_cross_frame_attention,
     add_motion,
-    select_trainable,
 )
-from flash_pack.flash_modules.backends.diffusers.checkpointing import CHECKPOINTING
-from flash_pack.flash_modules.backends.diffusers.single_file import SD15
-from flash_pack.flash_modules.motion_alignment import AlignmentConfig, PairCall
-from flash_pack.flash_modules.motion_module import MotionConfig, MotionModel
-from flash_pack.flash_modules.training.loss import TimestepConfig, denoising_losses, draw_noise, total_loss
+from flash_pack.flash_modules.backends.diffusers.sd15.load.single_file import SD15
+from flash_pack.flash_modules.backends.diffusers.sd15.train.alignment import AlignedUNet, add_alignment
+from flash_pack.flash_modules.backends.diffusers.sd15.train.checkpointing import CHECKPOINTING
+from flash_pack.flash_modules.backends.diffusers.sd15.train.trainable import select_trainable
+from flash_pack.flash_modules.flash.cross_frame import with_first_frame
+from flash_pack.flash_modules.flash.motion_alignment import AlignmentConfig, PairCall
+from flash_pack.flash_modules.flash.training.loss import (
+    TimestepConfig,
+    denoising_losses,
+    draw_noise,
+    total_loss,
+)
 from flash_pack.tests.backends.small_models import TEXT_WIDTH, small_motion, small_unet
 
 P, F, M, H, W = 2, 4, 5, 2, 4

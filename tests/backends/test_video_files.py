@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from flash_pack.flash_modules.video_files import (
+from flash_pack.flash_modules.files.video_files import (
     check_size,
     check_video_path,
     fit_picture,

@@ -93,7 +93,7 @@ class Pack:
     NODE_CLASS_MAPPINGS: dict[str, type]
 
     def module(self, name: str) -> ModuleType:
-        """A module of the loaded pack: `pack.module("flash_modules.adain")`."""
+        """A module of the loaded pack: `pack.module("flash_modules.flash.adain")`."""
         return importlib.import_module(f"{self.package.__name__}.{name}")
 
 

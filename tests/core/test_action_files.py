@@ -16,17 +16,20 @@ from diffusers.loaders.single_file_utils import (
 from safetensors.torch import save_file
 from torch import Tensor
 
-from flash_pack.flash_modules.checkpoint import Action, MotionWeights, Source, read_action, write_action
-from flash_pack.flash_modules.checkpoint.action import (
+from flash_pack.flash_modules.animatediff.motion_file import MotionWeights, motion_weights
+from flash_pack.flash_modules.files.tensor_file import read_tensors, write_tensors
+from flash_pack.flash_modules.flash.action_file import (
+    Action,
+    Source,
     check_kv_diffs,
     mismatches,
     motion_diffs,
     own_motion,
+    read_action,
     spatial_key,
     standalone_motion,
+    write_action,
 )
-from flash_pack.flash_modules.checkpoint.motion import motion_weights
-from flash_pack.flash_modules.checkpoint.tensor_file import read_tensors, write_tensors
 
 SMALL = (32, 64, 96, 96)
 PLACES = ("down_blocks.0.attentions.0", "mid_block.attentions.0", "up_blocks.3.attentions.2")

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from flash_pack.flash_modules.adain import AdaINConfig, adain
+from flash_pack.flash_modules.flash.adain import AdaINConfig, adain
 
 F, C, H, W = 3, 4, 5, 7
 

@@ -3,7 +3,8 @@ import torch
 from torch import Tensor
 
 from flash_pack.flash_modules import attention
-from flash_pack.flash_modules.attention import attend, with_first_frame
+from flash_pack.flash_modules.attention import attend
+from flash_pack.flash_modules.flash.cross_frame import with_first_frame
 
 B, F, N, M, HEADS, D = 2, 3, 5, 7, 4, 6
 C = HEADS * D

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from flash_pack.flash_modules.augment import (
+from flash_pack.flash_modules.flash.augment import (
     Augmentation,
     AugmentConfig,
     augmented_pair,

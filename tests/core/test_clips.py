@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from flash_pack.flash_modules.training import clip_files
-from flash_pack.flash_modules.training.clip_files import VIDEO_SUFFIXES, Footage, examine
+from flash_pack.flash_modules.files import clip_files
+from flash_pack.flash_modules.files.clip_files import VIDEO_SUFFIXES, Footage, examine
 from flash_pack.flash_modules.training.clips import Clip, find_clips, read_caption
 from flash_pack.flash_modules.training.sampling import SamplingConfig, clip_at_step, seeded, take_frames
 

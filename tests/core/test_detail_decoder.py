@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, silu
 
-from flash_pack.flash_modules.detail_decoder import (
+from flash_pack.flash_modules.flash.detail_decoder import (
     DetailDecoder,
     DetailDecoderConfig,
     PatchAttentionBranch,

@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from flash_pack.flash_modules.checkpoint.detail_file import (
+from flash_pack.flash_modules.files.tensor_file import read_tensors, write_tensors
+from flash_pack.flash_modules.flash.decoder_file import (
     SIGNATURE,
     DetailWeights,
     check_vae,
     read_detail_decoder,
     write_detail_decoder,
 )
-from flash_pack.flash_modules.checkpoint.tensor_file import read_tensors, write_tensors
-from flash_pack.flash_modules.detail_decoder import DetailDecoder, DetailDecoderConfig
+from flash_pack.flash_modules.flash.detail_decoder import DetailDecoder, DetailDecoderConfig
 
 CONFIG = DetailDecoderConfig(channels=(4, 8), width=5)
 Rewrite = Callable[..., Path]

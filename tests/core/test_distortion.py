@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from flash_pack.flash_modules.augment import blur
-from flash_pack.flash_modules.distortion import DistortionConfig, bend, distort, kernel_at
+from flash_pack.flash_modules.flash.augment import blur
+from flash_pack.flash_modules.flash.distortion import DistortionConfig, bend, distort, kernel_at
 
 STRAIGHT = DistortionConfig(elastic=(0.0, 0.0))
 SHARP = replace(STRAIGHT, kernels=(1,))

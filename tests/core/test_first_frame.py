@@ -2,7 +2,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from flash_pack.flash_modules.first_frame import check_reference, first_frame_latents, replace_first_frame
+from flash_pack.flash_modules.flash.first_frame import (
+    check_reference,
+    first_frame_latents,
+    replace_first_frame,
+)
 
 B, F, C, H, W = 2, 3, 4, 5, 7
 

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor
 
-from flash_pack.flash_modules.metrics import (
+from flash_pack.flash_modules.evaluation.metrics import (
     first_frame_transition,
     psnr,
     reference_likeness,

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from flash_pack.flash_modules.attention import attend
-from flash_pack.flash_modules.motion_alignment import (
+from flash_pack.flash_modules.flash.motion_alignment import (
     AlignmentConfig,
     align_correspondence,
     align_first_frame_correspondence,

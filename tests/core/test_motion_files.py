@@ -6,9 +6,9 @@ from diffusers import MotionAdapter
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from flash_pack.flash_modules.checkpoint import motion, read_motion
-from flash_pack.flash_modules.checkpoint.motion import MotionWeights, motion_weights
-from flash_pack.flash_modules.motion_module import MotionModel
+from flash_pack.flash_modules.animatediff import motion_file as motion
+from flash_pack.flash_modules.animatediff.motion_file import MotionWeights, motion_weights, read_motion
+from flash_pack.flash_modules.animatediff.motion_module import MotionModel
 
 SD15 = (320, 640, 1280, 1280)
 SMALL = (32, 64, 96, 96)

@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from flash_pack.flash_modules.attention import attend
-from flash_pack.flash_modules.motion_module import (
+from flash_pack.flash_modules.animatediff.motion_module import (
     MotionConfig,
     MotionModel,
     MotionModule,
@@ -13,6 +12,7 @@ from flash_pack.flash_modules.motion_module import (
     pooled_norm,
     sinusoidal_positions,
 )
+from flash_pack.flash_modules.attention import attend
 
 B, F, H, W, C, HEADS = 2, 5, 2, 3, 64, 4
 CONFIG = MotionConfig(down=((C,),), up=(), num_blocks=2, num_attentions=2, num_heads=HEADS, max_frames=7)

@@ -1,13 +1,13 @@
 import pytest
 from diffusers import DDIMScheduler
 
-from flash_pack.flash_modules.noise_schedule import (
+from flash_pack.flash_modules.animatediff.noise_schedule import (
     BETA_END,
     BETA_START,
     NUM_TIMESTEPS,
-    SamplerConfig,
     ddim_timesteps,
 )
+from flash_pack.flash_modules.flash.sampling import SamplerConfig
 
 
 @pytest.fixture

@@ -8,9 +8,8 @@ import torch
 from diffusers import AutoencoderKL, ControlNetModel
 from torch import Tensor
 
-from flash_pack.flash_modules.checkpoint import read_motion
-from flash_pack.flash_modules.checkpoint.motion import motion_weights
-from flash_pack.flash_modules.checkpoint.tensor_file import write_tensors
+from flash_pack.flash_modules.animatediff.motion_file import motion_weights, read_motion
+from flash_pack.flash_modules.files.tensor_file import write_tensors
 
 Tensors = dict[str, Tensor]
 

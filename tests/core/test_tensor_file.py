@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from flash_pack.flash_modules.checkpoint import tensor_file
-from flash_pack.flash_modules.checkpoint.tensor_file import (
+from flash_pack.flash_modules.files import tensor_file
+from flash_pack.flash_modules.files.tensor_file import (
     check_numbers,
     fingerprint,
     read_tensors,

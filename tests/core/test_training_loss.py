@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from flash_pack.flash_modules.motion_alignment import AlignmentConfig, PairCall
-from flash_pack.flash_modules.noise_schedule import PREDICTIONS, Prediction
-from flash_pack.flash_modules.training.loss import (
+from flash_pack.flash_modules.animatediff.noise_schedule import PREDICTIONS, Prediction
+from flash_pack.flash_modules.flash.motion_alignment import AlignmentConfig, PairCall
+from flash_pack.flash_modules.flash.training.loss import (
     TimestepConfig,
     add_noise,
     denoising_losses,
@@ -16,7 +16,7 @@ from flash_pack.flash_modules.training.loss import (
     timestep_cdf,
     total_loss,
 )
-from flash_pack.flash_modules.training.presets import TRAINABLE, VARIANTS, MethodConfig, is_trained
+from flash_pack.flash_modules.flash.training.method import TRAINABLE, VARIANTS, MethodConfig, is_trained
 
 P, F, C, H, W = 3, 4, 2, 3, 5
 M, D = 6, 7

@@ -106,19 +106,21 @@ class Flash:
     tensor_file: ModuleType
     motion_file: ModuleType
     noise_schedule: ModuleType
+    sampling: ModuleType
     adain: ModuleType
 
 
 @pytest.fixture(scope="session")
 def flash(pack) -> Flash:
     return Flash(
-        backend=pack.module("flash_modules.backends.comfy"),
-        motion_module=pack.module("flash_modules.motion_module"),
-        action_file=pack.module("flash_modules.checkpoint.action"),
-        tensor_file=pack.module("flash_modules.checkpoint.tensor_file"),
-        motion_file=pack.module("flash_modules.checkpoint.motion"),
-        noise_schedule=pack.module("flash_modules.noise_schedule"),
-        adain=pack.module("flash_modules.adain"),
+        backend=pack.module("flash_modules.backends.comfy.sd15"),
+        motion_module=pack.module("flash_modules.animatediff.motion_module"),
+        action_file=pack.module("flash_modules.flash.action_file"),
+        tensor_file=pack.module("flash_modules.files.tensor_file"),
+        motion_file=pack.module("flash_modules.animatediff.motion_file"),
+        noise_schedule=pack.module("flash_modules.animatediff.noise_schedule"),
+        sampling=pack.module("flash_modules.flash.sampling"),
+        adain=pack.module("flash_modules.flash.adain"),
     )
 
 

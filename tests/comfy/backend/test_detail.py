@@ -23,10 +23,10 @@ def randomise(module: torch.nn.Module, seed: int, size: float = 1.2) -> torch.nn
 def parts(pack):
     """Our modules, in the copy that ComfyUI loaded."""
     names = {
-        "comfy": "backends.comfy.detail",
-        "diffusers": "backends.diffusers.detail",
-        "file": "checkpoint.detail_file",
-        "core": "detail_decoder",
+        "comfy": "backends.comfy.sd15.detail",
+        "diffusers": "backends.diffusers.sd15.detail",
+        "file": "flash.decoder_file",
+        "core": "flash.detail_decoder",
     }
     return SimpleNamespace(**{short: pack.module(f"flash_modules.{name}") for short, name in names.items()})
 

@@ -35,7 +35,7 @@ def twin(pack, model) -> Twin:
     weights = model.model.diffusion_model.state_dict()
     names = unet_to_diffusers(config)
     unet.load_state_dict({theirs: weights[names[theirs]].clone() for theirs in unet.state_dict()})
-    return Twin(pack.module("flash_modules.backends.diffusers"), unet.eval())
+    return Twin(pack.module("flash_modules.backends.diffusers.sd15"), unet.eval())
 
 
 @pytest.fixture
@@ -146,7 +146,7 @@ def test_equal_seeds_give_equal_videos(
         prompts.negative[0][0],
         prediction=prediction,
         seed=1,
-        config=flash.noise_schedule.SamplerConfig(num_frames=5),
+        config=flash.sampling.SamplerConfig(num_frames=5),
         style=flash.adain.AdaINConfig(strength=0.0),
     )
     assert_same(ours, theirs / 0.18215, limit)

@@ -9,7 +9,7 @@ from diffusers import DDIMScheduler
 @pytest.fixture
 def run(flash, prompts, reference):
     def run(model, adain=0.0, **settings):
-        config = flash.noise_schedule.SamplerConfig(num_frames=5, **settings)
+        config = flash.sampling.SamplerConfig(num_frames=5, **settings)
         style = flash.adain.AdaINConfig(strength=adain)
         return flash.backend.sample_video(
             model, prompts.positive, prompts.negative, reference, seed=1, config=config, style=style

@@ -72,18 +72,20 @@ def learned(pack, tmp_path):
     for i in range(2):
         frames = [Image.linear_gradient("L").rotate(90 * i + 20 * f).resize((64, 64)) for f in range(8)]
         frames[0].save(folder / f"{i}.gif", save_all=True, append_images=frames[1:], duration=125)
-    config = part("backends.diffusers.train_action").ActionTrainingConfig(
-        method=part("training.presets").MethodConfig(augment=part("augment").AugmentConfig(size=64)),
+    config = part("backends.diffusers.sd15.train.action").ActionTrainingConfig(
+        method=part("flash.training.method").MethodConfig(
+            augment=part("flash.augment").AugmentConfig(size=64)
+        ),
         sampling=part("training.sampling").SamplingConfig(num_frames=8),
-        pool=part("training.pool").PoolConfig(per_clip=1),
+        pool=part("flash.training.latent_pool").PoolConfig(per_clip=1),
         loop=part("training.loop").LoopConfig(steps=3, learning_rate=1e-2),
     )
     with torch.inference_mode(False):  # nodes run in inference mode, training does not
-        diffusers = part("backends.diffusers")
-        training = part("backends.diffusers.train_action").ActionTraining(
+        diffusers = part("backends.diffusers.sd15")
+        training = part("backends.diffusers.sd15.train.action").ActionTraining(
             diffusers.load_base(diffusers.find_base(FOLDER)),
             "small base",
-            part("checkpoint").read_motion(FOLDER / MOTION),
+            part("animatediff.motion_file").read_motion(FOLDER / MOTION),
             part("training.clips").find_clips([folder]).used,
             config,
             torch.device("cpu"),
@@ -102,7 +104,7 @@ def action(request, flash):
 
 
 def test_it_animates_in_comfyui_as_without(pack, flash, small_base, action, sample, assert_same):
-    diffusers = pack.module("flash_modules.backends.diffusers")
+    diffusers = pack.module("flash_modules.backends.diffusers.sd15")
     base = diffusers.load_base(diffusers.find_base(FOLDER))
     net = diffusers.add_action(base.unet, flash.motion_file.read_motion(FOLDER / MOTION), action)
     texts = "a person is sprinting, red shirt, beach", ""
@@ -115,7 +117,7 @@ def test_it_animates_in_comfyui_as_without(pack, flash, small_base, action, samp
         negative,
         prediction=base.prediction,
         seed=7,
-        config=flash.noise_schedule.SamplerConfig(num_frames=8, steps=8, cfg=4.0),
+        config=flash.sampling.SamplerConfig(num_frames=8, steps=8, cfg=4.0),
         style=flash.adain.AdaINConfig(strength=0.0),
     )
 
@@ -144,7 +146,7 @@ def test_our_nodes_make_the_video_of_the_command_line(
 
     for key, file in (("animatediff_models", FOLDER / MOTION), ("flash_actions", learned)):
         monkeypatch.setitem(folder_paths.folder_names_and_paths, key, ([str(file.parent)], {".safetensors"}))
-    diffusers = pack.module("flash_modules.backends.diffusers")
+    diffusers = pack.module("flash_modules.backends.diffusers.sd15")
     base = diffusers.load_base(diffusers.find_base(FOLDER))
     prompt, negative = (diffusers.encode_prompt(base, text).clone() for text in ("a person turns", ""))
     z0 = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(5))
@@ -160,8 +162,9 @@ def test_our_nodes_make_the_video_of_the_command_line(
     )
     (found,) = nodes["FLASH_AdaINLatents"](sampled, strength).args
 
-    read = pack.module("flash_modules.checkpoint")
-    net = diffusers.add_action(base.unet, read.read_motion(FOLDER / MOTION), read.read_action(learned))
+    net = diffusers.add_action(
+        base.unet, flash.motion_file.read_motion(FOLDER / MOTION), flash.action_file.read_action(learned)
+    )
     wanted = diffusers.sample_video(
         net.predict,
         z0,
@@ -169,7 +172,7 @@ def test_our_nodes_make_the_video_of_the_command_line(
         negative,
         prediction=base.prediction,
         seed=seed,
-        config=flash.noise_schedule.SamplerConfig(num_frames=frames, steps=steps, cfg=cfg),
+        config=flash.sampling.SamplerConfig(num_frames=frames, steps=steps, cfg=cfg),
         style=flash.adain.AdaINConfig(strength=strength),
     )
     assert_same(found["samples"] * 0.18215, wanted, 1e-4)

@@ -21,10 +21,11 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from flash_pack.flash_modules.checkpoint import Action, Source, read_motion, write_action
-from flash_pack.flash_modules.checkpoint.detail_file import SIGNATURE, DetailWeights, write_detail_decoder
-from flash_pack.flash_modules.detail_decoder import DetailDecoder, DetailDecoderConfig
-from flash_pack.flash_modules.motion_module import MotionConfig, MotionModel
+from flash_pack.flash_modules.animatediff.motion_file import read_motion
+from flash_pack.flash_modules.animatediff.motion_module import MotionConfig, MotionModel
+from flash_pack.flash_modules.flash.action_file import Action, Source, write_action
+from flash_pack.flash_modules.flash.decoder_file import SIGNATURE, DetailWeights, write_detail_decoder
+from flash_pack.flash_modules.flash.detail_decoder import DetailDecoder, DetailDecoderConfig
 
 ROOT = Path(__file__).resolve().parents[3]
 COMFYUI = Path(os.environ.get("COMFYUI_PATH") or Path.home() / "comfy" / "ComfyUI")

@@ -13,7 +13,7 @@ FRAMES, STEPS, SEED = 4, 5, 7
 def hosts(base, comfyui, pack):
     """MODEL, CLIP and VAE of ComfyUI, and the base model of our own loader."""
     checkpoint = base / "models/checkpoints/v1-5-pruned-emaonly-fp16.safetensors"
-    headless = pack.module("flash_modules.backends.diffusers")
+    headless = pack.module("flash_modules.backends.diffusers.sd15")
     base_model = headless.load_base(headless.find_base(checkpoint, comfyui / "comfy/sd1_tokenizer"))
     with torch.inference_mode():
         model, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(str(checkpoint))
@@ -37,7 +37,7 @@ def test_prompts_and_pictures_are_encoded_alike_and_equal_seeds_give_equal_video
     z0 = headless.encode_picture(base_model.vae, image)
     assert difference(z0, reference * 0.18215) <= 1e-2  # ComfyUI may run the VAE in bf16
 
-    backend = pack.module("flash_modules.backends.comfy")
+    backend = pack.module("flash_modules.backends.comfy.sd15")
     motion_path = base / "models/animatediff_models/v3_sd15_mm.ckpt"
     m = backend.add_action(model, backend.load_motion(motion_path), None)
     latents = torch.zeros(FRAMES, *reference.shape[1:])
@@ -53,14 +53,14 @@ def test_prompts_and_pictures_are_encoded_alike_and_equal_seeds_give_equal_video
         seed=SEED,
         disable_pbar=True,
     )
-    motion = pack.module("flash_modules.checkpoint").read_motion(motion_path)
+    motion = pack.module("flash_modules.animatediff.motion_file").read_motion(motion_path)
     headless_video = headless.sample_video(
         headless.add_action(base_model.unet, motion, None).predict,
         reference * 0.18215,
         *(theirs[0][0] for theirs in prompts),
         prediction="epsilon",
         seed=SEED,
-        config=pack.module("flash_modules.noise_schedule").SamplerConfig(num_frames=FRAMES, steps=STEPS),
-        style=pack.module("flash_modules.adain").AdaINConfig(strength=0.0),
+        config=pack.module("flash_modules.flash.sampling").SamplerConfig(num_frames=FRAMES, steps=STEPS),
+        style=pack.module("flash_modules.flash.adain").AdaINConfig(strength=0.0),
     )
     assert difference(headless_video / 0.18215, comfyui_video) <= 1e-4

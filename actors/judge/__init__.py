@@ -1,0 +1,1 @@
+"""The reader of joints and looks, and what is measured with it."""

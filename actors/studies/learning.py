@@ -1,0 +1,184 @@
+"""Learning actions of the actors by the product's own training, and how it carries over to new looks."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from statistics import fmean
+
+import torch
+from tqdm import tqdm
+
+from flash_modules.animatediff.motion_file import read_motion
+from flash_modules.backends.diffusers.sd15 import (
+    decode_frames,
+    decode_frames_with_details,
+    encode_picture,
+    find_base,
+    load_base,
+)
+from flash_modules.backends.diffusers.sd15.train.action import ActionTraining, ActionTrainingConfig
+from flash_modules.backends.diffusers.sd15.train.detail import DetailTraining
+from flash_modules.files.video_files import write_video
+from flash_modules.flash.augment import AugmentConfig
+from flash_modules.flash.detail_decoder import DetailDecoder
+from flash_modules.flash.training.latent_pool import PoolConfig
+from flash_modules.flash.training.loss import denoising_losses
+from flash_modules.flash.training.method import VARIANTS, MethodConfig
+from flash_modules.training.clips import find_clips
+from flash_modules.training.loop import LoopConfig
+from flash_modules.training.run_folder import Progress, RunFolder
+from flash_modules.training.sampling import SamplingConfig, seeded
+
+from ..base.small_base import FOLDER, MOTION, SAMPLER
+from ..judge.measures import Scores, Standard, mean_looks, read_standard, score
+from ..judge.reader import Reader
+from ..world.clips import Clip, clip_video, make_clip, true_clips
+from ..world.looks import draw_look
+from ..world.motion import draw_motion
+
+POOL = 4
+"""Encoded versions of a clip."""
+_UNSEEN = 2 * 10**6
+"""Seeds from here on are of clips that nobody learns from."""
+_TIMESTEPS = (100, 300, 500, 700, 900)
+"""At which the error of the noise is taken."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lesson:
+    """One run of training on actors."""
+
+    actions: tuple[str, ...]
+    """Learned together."""
+    method: MethodConfig = VARIANTS[5]
+    seed: int = 0
+    """Of clips and of training."""
+    num_clips: int = 8
+    """Of each action."""
+    steps: int = 120
+    """For each action."""
+    learning_rate: float = 1e-3
+    """Far above the paper's, whose 20,000 steps would take hours here."""
+    cooldown: float = 0.5
+    """Of so few steps half are spent on coming to rest: the loss in new looks falls by another 5 %."""
+
+    @cached_property
+    def clips(self) -> Mapping[str, Sequence[Clip]]:
+        """What is learned from, by action."""
+        seeds = range(1000 * self.seed, 1000 * self.seed + self.num_clips)
+        return {
+            action: [make_clip(draw_motion(action, seed), draw_look(seed)) for seed in seeds]
+            for action in self.actions
+        }
+
+    @property
+    def config(self) -> ActionTrainingConfig:
+        """The product's settings for it."""
+        num_frames, size, _, _ = self.clips[self.actions[0]][0].frames_FHW3.shape
+        return ActionTrainingConfig(
+            method=replace(self.method, augment=AugmentConfig(size=size)),
+            sampling=SamplingConfig(num_frames=num_frames, stride=None),
+            pool=PoolConfig(per_clip=POOL, renew_steps=0),
+            loop=LoopConfig(
+                steps=self.steps * len(self.actions),
+                learning_rate=self.learning_rate,
+                cooldown=self.cooldown,
+                keep=1,
+            ),
+            seed=self.seed,
+        )
+
+
+def write_clip(path: Path, clip: Clip) -> None:
+    """Write the clip's pictures as a video, and its caption as text."""
+    write_video(path, (torch.from_numpy(frame) / 255 for frame in clip.frames_FHW3), clip.fps)
+    path.with_suffix(".txt").write_text(clip.caption + "\n", encoding="utf-8")
+
+
+def prepare(lesson: Lesson, folder: Path, base: Path = FOLDER) -> ActionTraining:
+    """A training of the small base on the lesson's clips, which are written into the folder as videos."""
+    folders = [folder / action for action in lesson.actions]
+    for where, taught in zip(folders, lesson.clips.values(), strict=True):
+        where.mkdir(parents=True, exist_ok=True)
+        for i, clip in enumerate(taught):
+            write_clip(where / f"{i:02d}.mp4", clip)
+    clips, motion = find_clips(folders).used, read_motion(base / MOTION.name)
+    parts = load_base(find_base(base))
+    return ActionTraining(parts, "small base", motion, clips, lesson.config, torch.device("cpu"))
+
+
+def learn(training: ActionTraining | DetailTraining, folder: Path) -> None:
+    """Train until the end, with a bar; what was begun in this folder goes on. Raises KeyboardInterrupt."""
+    run, steps = RunFolder(folder, "run", training.settings(1)), training.config.loop.steps
+    with tqdm(total=steps, unit="step", leave=False) as bar:
+
+        def on_step(progress: Progress) -> None:
+            bar.update(progress.step - bar.n)
+            bar.set_postfix(loss=f"{progress.loss:.4f}", refresh=False)
+
+        end = training.run(run, on_step=on_step)
+    if end.step < steps:  # by a signal; what comes after would take it for finished
+        raise KeyboardInterrupt
+
+
+class Exam:
+    """What a learned action is tried on: other performances, in looks that the small base has never seen."""
+
+    def __init__(self, action: str, reader: Reader, *, num_clips: int = 6, num_pictures: int = 3) -> None:
+        self.reader, self.num_pictures = reader, num_pictures
+        self.performances = [
+            (draw_motion(action, seed), draw_look(seed, held_out=True))
+            for seed in range(_UNSEEN, _UNSEEN + max(num_clips, num_pictures))
+        ]
+        self.clips = [make_clip(*performance) for performance in self.performances[:num_clips]]
+
+    @torch.inference_mode()
+    def denoising_error(self, training: ActionTraining) -> float:
+        """Mean loss of the clips, without twins; each time of the same noise."""
+        errors = []
+        for i, clip in enumerate(self.clips):
+            latents_1FCHW = encode_picture(training.base.vae, clip_video(clip))[None]
+            for timestep in _TIMESTEPS:
+                noise = torch.randn(latents_1FCHW.shape, generator=seeded(i, "exam", timestep))
+                where = torch.tensor([timestep])
+                text_embeds = training.embeds(clip.caption)
+                loss = denoising_losses(
+                    training.predict,
+                    latents_1FCHW,
+                    noise,
+                    where,
+                    text_embeds,
+                    None,
+                    prediction=training.base.prediction,
+                )
+                errors.append(loss.item())
+        return fmean(errors)
+
+    @cached_property
+    def standards(self) -> Sequence[Standard]:
+        """True continuations of the pictures, one after the other."""
+        return [
+            read_standard(true_clips(motion, look, seed=i), reader=self.reader)
+            for i, (motion, look) in enumerate(self.performances[: self.num_pictures])
+        ]
+
+    def scores(
+        self, training: ActionTraining, taught: Sequence[Clip], decoder: DetailDecoder
+    ) -> tuple[list[Scores], list[Scores]]:
+        """The measures of videos of pictures in those looks, decoded by the VAE alone and with details.
+
+        `taught` is what was learned from.
+        """
+        looks_LE = mean_looks(self.reader, taught)
+        plain: list[Scores] = []
+        detailed: list[Scores] = []
+        for i, standard in enumerate(self.standards):
+            picture_1HWC, vae = standard.reference_1HWC, training.base.vae
+            latents_FCHW = training.animate_latents(picture_1HWC, standard.truths[0].caption, i, SAMPLER)
+            for frames, scores in (
+                (decode_frames(vae, latents_FCHW), plain),
+                (decode_frames_with_details(vae, decoder, latents_FCHW, picture_1HWC), detailed),
+            ):
+                scores.append(score(torch.stack([*frames]), standard, looks_LE, reader=self.reader))
+        return plain, detailed

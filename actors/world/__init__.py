@@ -1,0 +1,1 @@
+"""Drawn people who perform actions, with the whole truth of every picture."""

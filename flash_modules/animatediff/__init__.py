@@ -1,0 +1,1 @@
+"""AnimateDiff (arXiv:2307.04725): the motion module, its files and its noise schedule. Knows no host."""

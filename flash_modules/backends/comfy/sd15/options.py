@@ -1,0 +1,59 @@
+"""What FLASH keeps in a MODEL's `transformer_options`, which ComfyUI copies with every clone and call."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from ....animatediff.motion_module import MotionConfig, MotionModel
+
+MOTION = "flash_motion"
+"""MotionPlan; also the key of the motion model among a MODEL's additional models."""
+CALL = "flash_call"
+"""MotionCall, during one call of the U-Net."""
+CROSS_FRAME = "flash_cross_frame"
+"""True where cross-frame attention is installed."""
+FIRST_FRAME = "flash_first_frame"
+"""CleanFirstFrame."""
+
+Place = tuple[str, int, type[nn.Module]]
+"""Side and index of a block, ("input", 1), and the class of the layer that a motion module follows there."""
+
+
+@dataclass(frozen=True)
+class MotionPlan:
+    """Which motion module runs where; the same in all runs of a MODEL."""
+
+    places: Mapping[Place, str]
+    config: MotionConfig
+
+
+@dataclass
+class MotionCall:
+    """One call of the U-Net: what its layers must know, and what they did."""
+
+    net: MotionModel
+    places: Mapping[Place, str]
+    num_frames: int
+    replaced: frozenset[tuple[str, int]]
+    """Blocks whose self-attention another node replaced (perturbed or self-attention guidance)."""
+    ran: set[str] = field(default_factory=set)
+    last_features_XCHW: Tensor | None = None
+    """What the latest motion module gave; in the end, what the U-Net's output layers get."""
+
+
+@dataclass(frozen=True)
+class CleanFirstFrame:
+    """The reference that a MODEL is bound to, as an unscaled latent."""
+
+    latent_1CHW: Tensor
+
+    def z0(self, model) -> Tensor:
+        """In the scale of the model's latents."""
+        return model.process_latent_in(self.latent_1CHW)
+
+    def in_sampler(self, model, sigma_F: Tensor) -> Tensor:
+        """In the sampler's scale: what ComfyUI turns into z0 on the way to the U-Net."""
+        scale = model.model_sampling.calculate_input(sigma_F[:1], torch.ones(1, 1, 1, 1).to(sigma_F))
+        return self.z0(model).to(sigma_F) / scale

@@ -1,0 +1,97 @@
+"""AnimateDiff's motion modules in diffusers' U-Net, and the U-Net as FLASH sees it: on whole videos."""
+
+from dataclasses import dataclass
+
+from diffusers import UNet2DConditionModel
+from einops import rearrange, repeat
+from torch import Tensor, nn
+
+from ....animatediff.motion_file import MotionWeights
+from ....animatediff.motion_module import MotionConfig, MotionModel
+from .call import VideoCall
+from .places import find_places
+from .v1_norms import pool_norms
+
+
+@dataclass(frozen=True)
+class MotionHook:
+    """Runs a motion module on what a layer of the U-Net gives."""
+
+    motion: MotionModel
+    name: str
+    call: VideoCall
+
+    def __call__(self, layer: nn.Module, args: tuple, out: Tensor | tuple[Tensor]) -> Tensor | tuple[Tensor]:
+        module = self.motion.get_submodule(self.name)
+        if isinstance(out, tuple):
+            return (module(out[0], self.call.num_frames),)
+        return module(out, self.call.num_frames)
+
+
+class AnimatedUNet(nn.Module):
+    """A U-Net and its motion model, as one module. The U-Net is part of it from now on."""
+
+    def __init__(self, unet: UNet2DConditionModel, motion: MotionModel) -> None:
+        super().__init__()
+        places = find_places(unet, motion.config)
+        if any(
+            isinstance(hook, MotionHook)
+            for place in places.values()
+            for hook in place._forward_hooks.values()
+        ):
+            raise ValueError(
+                "This U-Net already has a motion, and two cannot run together: load the checkpoint again for "
+                "another one."
+            )
+        self.unet = unet
+        self.motion = motion.to(unet.device, unet.dtype)
+        self.call = VideoCall()
+        for name, place in places.items():
+            place.register_forward_hook(MotionHook(motion, name, self.call))
+        if motion.config.pool_resnet_norms:
+            pool_norms(unet, self.call)
+
+    def predict(self, latents_BFCHW: Tensor, timestep_B: Tensor, text_embeds: Tensor) -> Tensor:
+        """The noise, or velocity, (B, F, C, H, W) in latents of DDPM scale.
+
+        `text_embeds` is one prompt per video (B, M, C), or one per frame (B, F, M, C).
+        """
+        num_frames = latents_BFCHW.shape[1]
+        check_frames(self.motion.config, num_frames)
+        self.call.num_frames = num_frames
+        return predict_frames(self.unet, latents_BFCHW, timestep_B, text_embeds)
+
+    forward = predict  # what DistributedDataParallel calls
+
+
+def predict_frames(
+    unet: UNet2DConditionModel, latents_BFCHW: Tensor, timestep_B: Tensor, text_embeds: Tensor
+) -> Tensor:
+    """`AnimatedUNet.predict` of a U-Net that takes frames as a batch."""
+    num_frames = latents_BFCHW.shape[1]
+    latents_XCHW = rearrange(latents_BFCHW, "b f c h w -> (b f) c h w").to(unet.dtype)
+    if text_embeds.ndim == 3:
+        text_embeds = repeat(text_embeds, "b m c -> b f m c", f=num_frames)
+    text_embeds_XMC = rearrange(text_embeds, "b f m c -> (b f) m c").to(latents_XCHW)
+    timestep_X = repeat(timestep_B, "b -> (b f)", f=num_frames)
+    (found_XCHW,) = unet(latents_XCHW, timestep_X, text_embeds_XMC, return_dict=False)
+    return rearrange(found_XCHW, "(b f) c h w -> b f c h w", f=num_frames).to(latents_BFCHW.dtype)
+
+
+def add_motion(unet: UNet2DConditionModel, weights: MotionWeights) -> AnimatedUNet:
+    """The U-Net with motion modules: plain AnimateDiff.
+
+    Raises ValueError if the U-Net has a motion already, or other widths.
+    """
+    motion = MotionModel(weights.config, device="meta")
+    motion.load_state_dict({name: tensor.clone() for name, tensor in weights.tensors.items()}, assign=True)
+    return AnimatedUNet(unet, motion.eval())
+
+
+def check_frames(config: MotionConfig, num_frames: int) -> None:
+    """Raise ValueError if there are more frames than the motion knows."""
+    if num_frames > config.max_frames:
+        raise ValueError(
+            f"The video has {num_frames} frames, but this motion was trained with up to {config.max_frames}: "
+            f"lower the number of frames to {config.max_frames} or less."
+        )

@@ -1,0 +1,1 @@
+"""Learning on diffusers' Stable Diffusion 1.5."""

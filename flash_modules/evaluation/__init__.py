@@ -1,0 +1,1 @@
+"""Is a video good? Knows no paper and no host."""

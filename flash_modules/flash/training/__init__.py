@@ -1,0 +1,1 @@
+"""What FLASH learns by: losses, twins in a pool of latents, and what is written in the end."""

@@ -1,0 +1,52 @@
+"""The loss of action training: what a part of a step draws and sees (FLASH, arXiv:2503.00276, 3.2)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ...animatediff.noise_schedule import Prediction
+from ...training.sampling import clip_at_step, seeded
+from ..motion_alignment import PairCall, draw_layers
+from .latent_pool import LatentPool
+from .loss import Predict, denoising_losses, draw_noise, total_loss
+from .method import MethodConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActionLoss:
+    """The loss of a part, as `training.loop` wants it: a function of its number and of the weights alone."""
+
+    predict: Predict
+    prediction: Prediction
+    """What `predict` gives."""
+    num_layers: int
+    """Cross-frame attentions of the U-Net."""
+    pool: LatentPool
+    text_embeds: Mapping[str, Tensor]
+    """Embeddings (1, M, C) of each caption, and of the empty prompt."""
+    method: MethodConfig
+    text_drop: float
+    """Chance of the empty prompt in place of the caption, for classifier-free guidance."""
+    seed: int
+    device: torch.device
+
+    def __call__(self, number: int) -> Tensor:
+        clip = clip_at_step(self.pool.clips, self.seed, number)
+        latents_VFCHW = self.pool.entry(clip, number).to(self.device)
+        generator = seeded(self.seed, "noise", number)
+        drawn = draw_noise(latents_VFCHW.shape, self.method.timesteps, generator)
+        swaps_L = draw_layers(self.num_layers, self.method.alignment, generator)
+        dropped = float(torch.rand((), generator=generator)) < self.text_drop
+        caption = "" if dropped else self.pool.clips[clip].caption
+        losses_VP = denoising_losses(
+            self.predict,
+            latents_VFCHW,
+            drawn.noise_BFCHW.to(self.device),
+            torch.tensor([drawn.timestep], device=self.device),
+            self.text_embeds[caption].to(self.device),
+            PairCall(num_pairs=1, swaps_L=swaps_L) if self.method.twins else None,
+            prediction=self.prediction,
+        )
+        return total_loss(losses_VP)

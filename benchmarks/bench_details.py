@@ -15,8 +15,8 @@ from measure import CPU, CUDA, SMALL, Load, Step, add_options, choose_load, cloc
 from torch import Tensor
 
 from flash_pack.flash_modules.backends.diffusers.sd15.detail import decode_with_details, reference_features
-from flash_pack.flash_modules.backends.diffusers.sd15.train.cost import Cost, counting
 from flash_pack.flash_modules.flash.detail_decoder import DetailDecoder, DetailDecoderConfig
+from flash_pack.flash_modules.training.cost import Cost, counting
 
 LOADS = {
     "cpu": replace(CPU, num_frames=1, widths=(128, 256, 512, 512)),

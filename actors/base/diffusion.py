@@ -21,11 +21,12 @@ from flash_modules.backends.diffusers.sd15 import AnimatedUNet, add_cross_frame_
 from flash_modules.backends.diffusers.sd15.call import VideoCall
 from flash_modules.backends.diffusers.sd15.cross_frame import read_first_frame
 from flash_modules.backends.diffusers.sd15.motion import predict_frames
-from flash_modules.backends.diffusers.sd15.sampler import Predict, ddim_scheduler
 from flash_modules.flash.first_frame import replace_first_frame
+from flash_modules.flash.sampling import Predict
 
 from .latents import Dataset
 from .models import new_motion, new_text_encoder, new_unet
+from .schedule import ddim_scheduler
 from .training import Limit, Recipe, averaged_weights, generator, train
 
 

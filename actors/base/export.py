@@ -16,12 +16,12 @@ from flash_modules.animatediff.motion_file import read_motion
 from flash_modules.animatediff.motion_layout import POSITIONS
 from flash_modules.animatediff.motion_module import TemporalAttention
 from flash_modules.backends.diffusers.sd15 import find_base, load_base
-from flash_modules.backends.diffusers.sd15.sampler import ddim_scheduler
 from flash_modules.files.tensor_file import Tensors, write_tensors
 
 from .diffusion import PREDICTION, read_text_encoder, read_unet
 from .latents import Dataset
 from .models import new_motion
+from .schedule import ddim_scheduler
 from .training import averaged_weights, where
 
 MAX_MEGABYTES = 12.0

@@ -17,12 +17,10 @@ from flash_modules.backends.diffusers.sd15 import (
     encode_prompt,
     find_base,
     load_base,
-    sample_video,
 )
-from flash_modules.backends.diffusers.sd15.sampler import denoise, draw_noise
 from flash_modules.flash.action_file import Action
 from flash_modules.flash.adain import AdaINConfig
-from flash_modules.flash.sampling import SamplerConfig
+from flash_modules.flash.sampling import SamplerConfig, denoise, draw_noise, sample_video
 from flash_modules.flash.training.loss import add_noise
 
 from ..world.clips import Clip, clip_video

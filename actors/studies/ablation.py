@@ -183,7 +183,7 @@ class Judge:
             training, exam = prepare(lesson, folder, self.base), self.make_exam(action, self.reader)
             if trained:
                 learn(training, folder)
-            decoder = make_detail_decoder(training.base.vae, read_detail_decoder(self.decoder))
+            decoder = make_detail_decoder(training.host.base.vae, read_detail_decoder(self.decoder))
             scores, detailed = exam.scores(training, lesson.clips[action], decoder)
             made = Result(
                 loss=_last_loss(folder / "run" / "loss.csv", lesson) if trained else None,

@@ -17,11 +17,12 @@ from flash_modules.backends.diffusers.sd15 import (
     find_base,
     load_base,
 )
-from flash_modules.backends.diffusers.sd15.train.action import ActionTraining, ActionTrainingConfig
+from flash_modules.backends.diffusers.sd15.train.action import DiffusersHost, action_training
 from flash_modules.backends.diffusers.sd15.train.detail import DetailTraining
 from flash_modules.files.video_files import write_video
 from flash_modules.flash.augment import AugmentConfig
 from flash_modules.flash.detail_decoder import DetailDecoder
+from flash_modules.flash.training.action_training import ActionTraining, ActionTrainingConfig
 from flash_modules.flash.training.latent_pool import PoolConfig
 from flash_modules.flash.training.loss import denoising_losses
 from flash_modules.flash.training.method import VARIANTS, MethodConfig
@@ -96,7 +97,7 @@ def write_clip(path: Path, clip: Clip) -> None:
     path.with_suffix(".txt").write_text(clip.caption + "\n", encoding="utf-8")
 
 
-def prepare(lesson: Lesson, folder: Path, base: Path = FOLDER) -> ActionTraining:
+def prepare(lesson: Lesson, folder: Path, base: Path = FOLDER) -> ActionTraining[DiffusersHost]:
     """A training of the small base on the lesson's clips, which are written into the folder as videos."""
     folders = [folder / action for action in lesson.actions]
     for where, taught in zip(folders, lesson.clips.values(), strict=True):
@@ -105,10 +106,10 @@ def prepare(lesson: Lesson, folder: Path, base: Path = FOLDER) -> ActionTraining
             write_clip(where / f"{i:02d}.mp4", clip)
     clips, motion = find_clips(folders).used, read_motion(base / MOTION.name)
     parts = load_base(find_base(base))
-    return ActionTraining(parts, "small base", motion, clips, lesson.config, torch.device("cpu"))
+    return action_training(parts, "small base", motion, clips, lesson.config, torch.device("cpu"))
 
 
-def learn(training: ActionTraining | DetailTraining, folder: Path) -> None:
+def learn(training: ActionTraining[DiffusersHost] | DetailTraining, folder: Path) -> None:
     """Train until the end, with a bar; what was begun in this folder goes on. Raises KeyboardInterrupt."""
     run, steps = RunFolder(folder, "run", training.settings(1)), training.config.loop.steps
     with tqdm(total=steps, unit="step", leave=False) as bar:
@@ -134,23 +135,23 @@ class Exam:
         self.clips = [make_clip(*performance) for performance in self.performances[:num_clips]]
 
     @torch.inference_mode()
-    def denoising_error(self, training: ActionTraining) -> float:
+    def denoising_error(self, training: ActionTraining[DiffusersHost]) -> float:
         """Mean loss of the clips, without twins; each time of the same noise."""
         errors = []
         for i, clip in enumerate(self.clips):
-            latents_1FCHW = encode_picture(training.base.vae, clip_video(clip))[None]
+            latents_1FCHW = encode_picture(training.host.base.vae, clip_video(clip))[None]
             for timestep in _TIMESTEPS:
                 noise = torch.randn(latents_1FCHW.shape, generator=seeded(i, "exam", timestep))
                 where = torch.tensor([timestep])
                 text_embeds = training.embeds(clip.caption)
                 loss = denoising_losses(
-                    training.predict,
+                    training.host.predict,
                     latents_1FCHW,
                     noise,
                     where,
                     text_embeds,
                     None,
-                    prediction=training.base.prediction,
+                    prediction=training.host.base.prediction,
                 )
                 errors.append(loss.item())
         return fmean(errors)
@@ -164,7 +165,7 @@ class Exam:
         ]
 
     def scores(
-        self, training: ActionTraining, taught: Sequence[Clip], decoder: DetailDecoder
+        self, training: ActionTraining[DiffusersHost], taught: Sequence[Clip], decoder: DetailDecoder
     ) -> tuple[list[Scores], list[Scores]]:
         """The measures of videos of pictures in those looks, decoded by the VAE alone and with details.
 
@@ -174,7 +175,7 @@ class Exam:
         plain: list[Scores] = []
         detailed: list[Scores] = []
         for i, standard in enumerate(self.standards):
-            picture_1HWC, vae = standard.reference_1HWC, training.base.vae
+            picture_1HWC, vae = standard.reference_1HWC, training.host.base.vae
             latents_FCHW = training.animate_latents(picture_1HWC, standard.truths[0].caption, i, SAMPLER)
             for frames, scores in (
                 (decode_frames(vae, latents_FCHW), plain),

@@ -12,8 +12,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from flash_modules.backends.diffusers.sd15 import encode_picture
-from flash_modules.backends.diffusers.sd15.sampler import ddim_scheduler
 
+from ..base.schedule import ddim_scheduler
 from ..base.small_base import FOLDER, SmallBase, load_small_base
 from ..judge.measures import Scores, mean_looks, read_standard, score
 from ..judge.reader import Reader, load_reader

@@ -1,6 +1,10 @@
 """AnimateDiff's noise schedule, and the timesteps of DDIM on it."""
 
+from functools import cache
 from typing import Literal, get_args
+
+import torch
+from torch import Tensor
 
 BETA_START = 0.00085
 BETA_END = 0.012
@@ -12,6 +16,13 @@ Prediction = Literal["epsilon", "v_prediction"]
 PREDICTIONS: tuple[Prediction, ...] = get_args(Prediction)
 MODELSPEC: dict[Prediction, str] = {"epsilon": "epsilon", "v_prediction": "v"}
 """The same in the words of safetensors' headers (modelspec.prediction_type)."""
+
+
+@cache
+def alphas_cumprod(dtype: torch.dtype) -> Tensor:
+    """Products (1000,) of 1 - beta up to each timestep, computed in that dtype, on the CPU."""
+    betas_T = torch.linspace(BETA_START, BETA_END, NUM_TIMESTEPS, dtype=dtype)
+    return (1 - betas_T).cumprod(0)
 
 
 def ddim_timesteps(num_steps: int) -> list[int]:

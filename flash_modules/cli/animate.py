@@ -21,7 +21,6 @@ from ..backends.diffusers.sd15 import (
     find_base,
     load_base,
     make_detail_decoder,
-    sample_video,
 )
 from ..files.video_files import (
     SUFFIXES,
@@ -36,7 +35,7 @@ from ..files.video_files import (
 from ..flash.action_file import read_action
 from ..flash.adain import AdaINConfig
 from ..flash.decoder_file import read_detail_decoder
-from ..flash.sampling import SamplerConfig
+from ..flash.sampling import SamplerConfig, sample_video
 from .device import DTYPES, find_device
 
 

@@ -6,27 +6,26 @@ from collections.abc import Iterator
 
 import torch
 
-from ..backends.diffusers.sd15.train.action import ActionTraining
-from ..backends.diffusers.sd15.train.checkpointing import CHECKPOINTING
+from ..flash.training.action_training import CHECKPOINTING, ActionTraining, Checkpointing, Host
 from ..flash.training.method import PRESETS
 from .device import free_memory
 
 
-def needs(training: ActionTraining) -> Iterator[str]:
+def needs(training: ActionTraining[Host]) -> Iterator[str]:
     """What a run takes: weights that learn, work, memory and time."""
     config, cost = training.config, training.cost()
-    learning = sum(weight.numel() for weight in training.weights.values())
-    speed = _flops_per_second(training.device, config.dtype)
+    learning = sum(weight.numel() for weight in training.host.weights.values())
+    speed = _flops_per_second(training.host.device, config.dtype)
     seconds = cost.flops * config.loop.accumulation / speed
     size = config.method.augment.size
-    yield f"{len(training.weights)} weight tensors learn, {learning / 1e6:.1f} million numbers."
+    yield f"{len(training.host.weights)} weight tensors learn, {learning / 1e6:.1f} million numbers."
     yield (
         f"A pair of {config.sampling.num_frames} frames of {size} x {size} takes "
         f"{cost.flops / 1e12:.3g} TFLOP."
     )
     yield (
         f"Memory: about {_gib(training_memory(training))} at checkpointing {config.checkpointing}; "
-        f"{_gib(free_memory(training.device))} are free."
+        f"{_gib(free_memory(training.host.device))} are free."
     )
     yield (
         f"Time: about {seconds:.2f} s a step and {config.loop.steps * seconds / 3600:.1f} h for "
@@ -35,38 +34,43 @@ def needs(training: ActionTraining) -> Iterator[str]:
     )
 
 
-def check_memory(training: ActionTraining) -> None:
+def check_memory(training: ActionTraining[Host]) -> None:
     """Raise ValueError, with settings that fit, if training takes more memory than is free."""
-    free = free_memory(training.device)
+    free = free_memory(training.host.device)
     needed = training_memory(training)
     if needed > free:
         raise ValueError(
             f"Training needs about {_gib(needed)} of memory, but {_gib(free)} are free on "
-            f"{training.device}: {_remedy(training, free)}."
+            f"{training.host.device}: {_remedy(training, free)}."
         )
 
 
-def out_of_memory(training: ActionTraining) -> ValueError:
+def out_of_memory(training: ActionTraining[Host]) -> ValueError:
     """What to say when memory ran out all the same."""
     needed = training_memory(training)
     return ValueError(
-        f"The memory of {training.device} is full; about {_gib(needed)} were expected to do, but other "
+        f"The memory of {training.host.device} is full; about {_gib(needed)} were expected to do, but other "
         f"programs take some too. Close them, or: {_remedy(training, 0.9 * needed)}. The last checkpoint is "
         "kept, and so is what was encoded until then."
     )
 
 
 def training_memory(
-    training: ActionTraining, size: int | None = None, checkpointing: str | None = None
+    training: ActionTraining[Host],
+    size: int | None = None,
+    checkpointing: Checkpointing | None = None,
 ) -> int:
     """Bytes that training takes at its peak, as configured or with another size or checkpointing."""
-    all_weights = sum(weight.numel() * weight.element_size() for weight in training.model.parameters())
-    learning = sum(weight.numel() * weight.element_size() for weight in training.weights.values())
+    learning = sum(weight.numel() * weight.element_size() for weight in training.host.weights.values())
     averages, optimizer_step = 2 * learning, 2 * learning  # AdamW's; gradients and as much again
-    return all_weights + averages + max(training.cost(size, checkpointing).peak_bytes, optimizer_step)
+    return (
+        training.host.num_bytes
+        + averages
+        + max(training.cost(size, checkpointing).peak_bytes, optimizer_step)
+    )
 
 
-def _remedy(training: ActionTraining, free: float) -> str:
+def _remedy(training: ActionTraining[Host], free: float) -> str:
     """The settings nearest to the present ones that fit."""
     size = training.config.method.augment.size
     stronger = CHECKPOINTING[CHECKPOINTING.index(training.config.checkpointing) :]

@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from ..backends.diffusers.sd15.train.action import ActionTraining
 from ..backends.diffusers.sd15.train.detail import DetailTraining
 from ..files.video_files import as_picture, write_picture, write_video
 from ..flash.sampling import SamplerConfig
+from ..flash.training.action_training import ActionTraining, Host
 from ..training.run_folder import Progress
 from .device import used_memory
 
@@ -89,7 +89,7 @@ class Board:
 class Samples:
     """Videos on the user's own picture, on the way."""
 
-    training: ActionTraining
+    training: ActionTraining[Host]
     folder: Path
     image_1HWC: Tensor | None
     prompt: str

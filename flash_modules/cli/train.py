@@ -11,11 +11,11 @@ from tqdm import tqdm
 
 from ..animatediff.motion_file import read_motion
 from ..backends.diffusers.sd15 import find_base, load_base
-from ..backends.diffusers.sd15.train.action import ActionTraining, ActionTrainingConfig
-from ..backends.diffusers.sd15.train.checkpointing import CHECKPOINTING
+from ..backends.diffusers.sd15.train.action import DiffusersHost, action_training
 from ..files.video_files import fit_picture, read_picture
 from ..flash.augment import AugmentConfig
 from ..flash.motion_alignment import AlignmentConfig
+from ..flash.training.action_training import CHECKPOINTING, ActionTraining, ActionTrainingConfig
 from ..flash.training.latent_pool import PoolConfig
 from ..flash.training.method import TRAINABLE, VARIANTS, MethodConfig
 from ..training.loop import LoopConfig
@@ -113,7 +113,7 @@ def train_action(args: argparse.Namespace) -> None:
     for line in listing(clips):
         say(line)
     config = replace(config, dtype=find_dtype(args.dtype, processes.device))
-    training = ActionTraining(load_base(files), args.base.stem, motion, clips.used, config, processes.device)
+    training = action_training(load_base(files), args.base.stem, motion, clips.used, config, processes.device)
     if args.dry_run:
         for line in needs(training):
             say(line)
@@ -125,7 +125,7 @@ def train_action(args: argparse.Namespace) -> None:
 
 def _train(
     args: argparse.Namespace,
-    training: ActionTraining,
+    training: ActionTraining[DiffusersHost],
     image_1HWC: Tensor | None,
     processes: AcceleratedProcesses,
     say: Say,
@@ -135,7 +135,7 @@ def _train(
     prompt = args.sample_prompt or training.clips[0].caption
     samples = Samples(training, run.path, image_1HWC, prompt, args.seed, args.sample_steps)
     bars = Bars(
-        training.device,
+        training.host.device,
         steps=training.config.loop.steps,
         entries=len(training.pool(run.path)),
         silent=not processes.is_first,

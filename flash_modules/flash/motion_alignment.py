@@ -1,10 +1,12 @@
 """Motion alignment: the twin is recovered from the original's motion (FLASH, arXiv:2503.00276, section 3.2).
 
-The U-Net runs once on [originals, twins] along the batch.
+The U-Net runs once on [originals, twins] along the batch. How pairs lie in its tensors is written here,
+once: a backend calls `align_module`, `align_attention` and `align_queries_keys` where its layers are.
 """
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from einops import rearrange
@@ -52,6 +54,46 @@ class PairCall:
     num_pairs: int
     swaps_L: Tensor
     """Cross-frame attentions (bool, in the U-Net's order) in which twins take the correspondence."""
+
+
+def check_pairs(call: PairCall, num_videos: int, num_layers: int) -> None:
+    """Raise ValueError unless the call is of so many videos, and draws of so many layers."""
+    if num_videos != 2 * call.num_pairs:
+        raise ValueError(
+            f"{call.num_pairs} pairs are {2 * call.num_pairs} videos, [originals, twins] along the batch, "
+            f"but there are {num_videos}."
+        )
+    if call.swaps_L.shape != (num_layers,) or call.swaps_L.dtype != torch.bool:
+        raise ValueError(
+            f"`swaps_L` must say yes or no for each of the U-Net's {num_layers} cross-frame attentions, but "
+            f"it is {tuple(call.swaps_L.shape)} of {call.swaps_L.dtype}."
+        )
+
+
+def align_module(features_XCHW: Tensor, num_frames: int, config: AlignmentConfig) -> Tensor:
+    """What a motion module gives for [originals, twins], with the twins' aligned (Eq. 3-4)."""
+    height = features_XCHW.shape[-2]
+    ori_BFCN, aug_BFCN = rearrange(features_XCHW, "(two b f) c h w -> two b f c (h w)", two=2, f=num_frames)
+    aligned_BFCN = align_motion_features(ori_BFCN, aug_BFCN, config)
+    aligned_XCHW = rearrange(aligned_BFCN, "b f c (h w) -> (b f) c h w", h=height)
+    return torch.cat([features_XCHW.chunk(2)[0], aligned_XCHW])
+
+
+def align_attention(tokens_YFC: Tensor, num_pairs: int, config: AlignmentConfig) -> Tensor:
+    """What a temporal attention gives for [originals, twins], before it is added to its input; likewise."""
+    ori_BFCN, aug_BFCN = rearrange(tokens_YFC, "(two b n) f c -> two b f c n", two=2, b=num_pairs)
+    aligned_BFCN = align_motion_features(ori_BFCN, aug_BFCN, config)
+    return torch.cat([tokens_YFC.chunk(2)[0], rearrange(aligned_BFCN, "b f c n -> (b n) f c")])
+
+
+def align_queries_keys(
+    q_XNC: Tensor, k_XMC: Tensor, swap: Tensor, num_heads: int, config: AlignmentConfig
+) -> tuple[Tensor, Tensor]:
+    """Queries and keys [current frame; first frame] of [originals, twins], exchanged if `swap` (Eq. 5)."""
+    exchange = align_correspondence
+    if config.first_frame_only:
+        exchange = partial(align_first_frame_correspondence, num_heads=num_heads)
+    return exchange(q_XNC, k_XMC, swap, detach_source=config.detach_source)
 
 
 def align_motion_features(ori_BFCN: Tensor, aug_BFCN: Tensor, config: AlignmentConfig) -> Tensor:

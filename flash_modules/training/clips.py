@@ -1,6 +1,7 @@
 """Clips to learn from: which files and folders they are, what is seen in them, and why some are left out."""
 
 import codecs
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -130,6 +131,20 @@ def read_caption(clip: Path) -> str | None:
     if not text.strip():
         raise ValueError(f"its caption {path.name} is empty: write one, or delete the file to use the prompt")
     return " ".join(text.split())
+
+
+def clip_hashes(clips: Sequence[Clip]) -> list[str]:
+    """SHA-256 of each clip's file, or of all pictures of its folder."""
+    return [_hash(frame_paths(clip.path) if clip.path.is_dir() else [clip.path]) for clip in clips]
+
+
+def _hash(paths: Sequence[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            while block := file.read(2**20):
+                digest.update(block)
+    return digest.hexdigest()
 
 
 def _check_folders(folders: Sequence[Path], prompts: Sequence[str]) -> None:

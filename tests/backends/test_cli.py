@@ -24,7 +24,6 @@ from flash_pack.flash_modules.backends.diffusers.sd15 import (
     encode_prompt,
     find_base,
     load_base,
-    sample_video,
 )
 from flash_pack.flash_modules.backends.diffusers.sd15.detail import detail_channels
 from flash_pack.flash_modules.files.video_files import fit_picture, write_video
@@ -32,7 +31,7 @@ from flash_pack.flash_modules.flash.action_file import Action, Source, write_act
 from flash_pack.flash_modules.flash.adain import AdaINConfig
 from flash_pack.flash_modules.flash.decoder_file import SIGNATURE, DetailWeights, write_detail_decoder
 from flash_pack.flash_modules.flash.detail_decoder import DetailDecoder, DetailDecoderConfig
-from flash_pack.flash_modules.flash.sampling import SamplerConfig
+from flash_pack.flash_modules.flash.sampling import SamplerConfig, sample_video
 from flash_pack.tests.backends.command_line import run_command, sentence_of
 from flash_pack.tests.backends.small_models import small_motion, small_vae
 

@@ -18,14 +18,19 @@ from torch import nn
 from flash_pack.flash_modules import cli
 from flash_pack.flash_modules.animatediff.motion_file import read_motion
 from flash_pack.flash_modules.backends.diffusers.sd15 import find_base, load_base
-from flash_pack.flash_modules.backends.diffusers.sd15.train.action import ActionTraining, ActionTrainingConfig
-from flash_pack.flash_modules.backends.diffusers.sd15.train.cost import Cost, count_cost
+from flash_pack.flash_modules.backends.diffusers.sd15.train.action import action_training
 from flash_pack.flash_modules.files.tensor_file import read_tensors
 from flash_pack.flash_modules.flash.action_file import read_action, standalone_motion
 from flash_pack.flash_modules.flash.augment import AugmentConfig
+from flash_pack.flash_modules.flash.training.action_training import (
+    ActionTraining,
+    ActionTrainingConfig,
+    count_cost,
+)
 from flash_pack.flash_modules.flash.training.latent_pool import LatentPool, PoolConfig
 from flash_pack.flash_modules.flash.training.method import VARIANTS, MethodConfig
 from flash_pack.flash_modules.training.clips import find_clips
+from flash_pack.flash_modules.training.cost import Cost
 from flash_pack.flash_modules.training.run_folder import read_losses
 from flash_pack.flash_modules.training.sampling import SamplingConfig
 from flash_pack.tests.backends.command_line import run_command, sentence_of
@@ -264,7 +269,7 @@ def test_checkpointing_lowers_the_counted_peak(files: Path) -> None:
     config = ActionTrainingConfig(sampling=SamplingConfig(num_frames=3))
     motion, clips = read_motion(files / "motion.safetensors"), find_clips([files / "run_fast"]).used
     base = load_base(find_base(files / "base"))
-    training = ActionTraining(base, "small", motion, clips, config, torch.device("cpu"))
+    training = action_training(base, "small", motion, clips, config, torch.device("cpu"))
     whole, motion_again, all_again = (training.cost(256, kind) for kind in ("none", "motion", "all"))
     assert whole.peak_bytes > motion_again.peak_bytes > all_again.peak_bytes
     assert whole.flops < motion_again.flops < all_again.flops
@@ -354,7 +359,7 @@ def make_pool(files: Path, tmp_path: Path) -> Callable[..., LatentPool]:
             pool=PoolConfig(**{"per_clip": 4, "renew_steps": 5, **changes}),
             method=MethodConfig(augment=AugmentConfig(size=16)),
         )
-        training = ActionTraining(
+        training = action_training(
             load_base(find_base(files / "base")),
             "small",
             read_motion(files / "motion.safetensors"),

@@ -9,16 +9,16 @@ from diffusers import DDIMScheduler
 from torch import Tensor
 
 from flash_pack.flash_modules.animatediff.noise_schedule import PREDICTIONS, Prediction, ddim_timesteps
-from flash_pack.flash_modules.backends.diffusers.sd15 import AnimatedUNet, add_action, sample_video
-from flash_pack.flash_modules.backends.diffusers.sd15.sampler import (
+from flash_pack.flash_modules.backends.diffusers.sd15 import AnimatedUNet, add_action
+from flash_pack.flash_modules.flash.adain import AdaINConfig, adain
+from flash_pack.flash_modules.flash.sampling import (
     Predict,
-    ddim_scheduler,
+    SamplerConfig,
     denoise,
     draw_noise,
     ksampler_start,
+    sample_video,
 )
-from flash_pack.flash_modules.flash.adain import AdaINConfig, adain
-from flash_pack.flash_modules.flash.sampling import SamplerConfig
 from flash_pack.tests.backends.small_models import TEXT_WIDTH, small_motion, small_unet
 
 F, C, H, W = 3, 4, 6, 8
@@ -77,10 +77,8 @@ class Recorder:
         return self.predict(latents_BFCHW, timestep_B, text_embeds)
 
 
-@torch.inference_mode()
-def loop_by_hand(start_FCHW: Tensor, steps: int, cfg: float, prediction: Prediction) -> Tensor:
-    """DDIM as anybody writes it with diffusers."""
-    scheduler = DDIMScheduler(
+def published_scheduler(prediction: Prediction) -> DDIMScheduler:
+    return DDIMScheduler(
         beta_start=0.00085,
         beta_end=0.012,
         beta_schedule="linear",
@@ -88,6 +86,12 @@ def loop_by_hand(start_FCHW: Tensor, steps: int, cfg: float, prediction: Predict
         steps_offset=1,
         prediction_type=prediction,
     )
+
+
+@torch.inference_mode()
+def loop_by_hand(start_FCHW: Tensor, steps: int, cfg: float, prediction: Prediction) -> Tensor:
+    """DDIM as anybody writes it with diffusers."""
+    scheduler = published_scheduler(prediction)
     scheduler.set_timesteps(steps)
     latents = start_FCHW.clone()
     latents[0] = REFERENCE[0]
@@ -164,7 +168,7 @@ def test_the_start_of_the_ksampler_is_slightly_weaker() -> None:
 
 def test_timesteps_are_those_of_the_core() -> None:
     for steps in (1, 8, 25, 30, 999):
-        scheduler = ddim_scheduler("epsilon")
+        scheduler = published_scheduler("epsilon")
         scheduler.set_timesteps(steps)
         assert scheduler.timesteps.tolist() == ddim_timesteps(steps)
 

@@ -21,10 +21,10 @@ from flash_pack.flash_modules.backends.diffusers.sd15 import (
 )
 from flash_pack.flash_modules.backends.diffusers.sd15.load.single_file import SD15
 from flash_pack.flash_modules.backends.diffusers.sd15.train.alignment import AlignedUNet, add_alignment
-from flash_pack.flash_modules.backends.diffusers.sd15.train.checkpointing import CHECKPOINTING
 from flash_pack.flash_modules.backends.diffusers.sd15.train.trainable import select_trainable
 from flash_pack.flash_modules.flash.cross_frame import with_first_frame
 from flash_pack.flash_modules.flash.motion_alignment import AlignmentConfig, PairCall
+from flash_pack.flash_modules.flash.training.action_training import CHECKPOINTING
 from flash_pack.flash_modules.flash.training.loss import (
     TimestepConfig,
     denoising_losses,
@@ -93,7 +93,7 @@ def difference(out: Tensor, expected: Tensor) -> float:
 
 
 def test_small_unet_has_so_many_layers() -> None:
-    assert aligned(BOTH).num_layers == NUM_LAYERS
+    assert len(aligned(BOTH).layers) == NUM_LAYERS
 
 
 # The plain path.

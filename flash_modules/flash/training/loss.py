@@ -8,7 +8,7 @@ import torch
 from einops import rearrange, repeat
 from torch import Tensor
 
-from ...animatediff.noise_schedule import BETA_END, BETA_START, NUM_TIMESTEPS, Prediction
+from ...animatediff.noise_schedule import NUM_TIMESTEPS, Prediction, alphas_cumprod
 from ..first_frame import replace_first_frame
 from ..motion_alignment import PairCall
 
@@ -80,8 +80,7 @@ def target(latents_BFCHW: Tensor, noise_BFCHW: Tensor, timestep_B: Tensor, predi
 def _shares(timestep_B: Tensor, like_BFCHW: Tensor) -> tuple[Tensor, Tensor]:
     """sqrt(a_t) and sqrt(1 - a_t), as (B, 1, 1, 1, 1) of this device and dtype; a_t are the products of
     1 - beta."""
-    betas_T = torch.linspace(BETA_START, BETA_END, NUM_TIMESTEPS, dtype=torch.float64)
-    alphas_T = (1 - betas_T).cumprod(0).to(like_BFCHW.device)
+    alphas_T = alphas_cumprod(torch.float64).to(like_BFCHW.device)
     alphas_B1111 = rearrange(alphas_T[timestep_B.to(like_BFCHW.device)], "b -> b 1 1 1 1")
     return alphas_B1111.sqrt().to(like_BFCHW), (1 - alphas_B1111).sqrt().to(like_BFCHW)
 

@@ -72,7 +72,7 @@ def learned(pack, tmp_path):
     for i in range(2):
         frames = [Image.linear_gradient("L").rotate(90 * i + 20 * f).resize((64, 64)) for f in range(8)]
         frames[0].save(folder / f"{i}.gif", save_all=True, append_images=frames[1:], duration=125)
-    config = part("backends.diffusers.sd15.train.action").ActionTrainingConfig(
+    config = part("flash.training.action_training").ActionTrainingConfig(
         method=part("flash.training.method").MethodConfig(
             augment=part("flash.augment").AugmentConfig(size=64)
         ),
@@ -82,7 +82,7 @@ def learned(pack, tmp_path):
     )
     with torch.inference_mode(False):  # nodes run in inference mode, training does not
         diffusers = part("backends.diffusers.sd15")
-        training = part("backends.diffusers.sd15.train.action").ActionTraining(
+        training = part("backends.diffusers.sd15.train.action").action_training(
             diffusers.load_base(diffusers.find_base(FOLDER)),
             "small base",
             part("animatediff.motion_file").read_motion(FOLDER / MOTION),
@@ -110,7 +110,7 @@ def test_it_animates_in_comfyui_as_without(pack, flash, small_base, action, samp
     texts = "a person is sprinting, red shirt, beach", ""
     prompt, negative = (diffusers.encode_prompt(base, text).clone() for text in texts)
     z0 = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(3))
-    wanted = diffusers.sample_video(
+    wanted = flash.sampling.sample_video(
         net.predict,
         z0,
         prompt,
@@ -165,7 +165,7 @@ def test_our_nodes_make_the_video_of_the_command_line(
     net = diffusers.add_action(
         base.unet, flash.motion_file.read_motion(FOLDER / MOTION), flash.action_file.read_action(learned)
     )
-    wanted = diffusers.sample_video(
+    wanted = flash.sampling.sample_video(
         net.predict,
         z0,
         prompt,

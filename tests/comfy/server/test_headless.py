@@ -54,13 +54,14 @@ def test_prompts_and_pictures_are_encoded_alike_and_equal_seeds_give_equal_video
         disable_pbar=True,
     )
     motion = pack.module("flash_modules.animatediff.motion_file").read_motion(motion_path)
-    headless_video = headless.sample_video(
+    sampling = pack.module("flash_modules.flash.sampling")
+    headless_video = sampling.sample_video(
         headless.add_action(base_model.unet, motion, None).predict,
         reference * 0.18215,
         *(theirs[0][0] for theirs in prompts),
         prediction="epsilon",
         seed=SEED,
-        config=pack.module("flash_modules.flash.sampling").SamplerConfig(num_frames=FRAMES, steps=STEPS),
+        config=sampling.SamplerConfig(num_frames=FRAMES, steps=STEPS),
         style=pack.module("flash_modules.flash.adain").AdaINConfig(strength=0.0),
     )
     assert difference(headless_video / 0.18215, comfyui_video) <= 1e-4

@@ -6,7 +6,6 @@ from .detail import decode_frames_with_details, make_detail_decoder
 from .load.base import Base, BaseFiles, find_base, load_base, load_vae
 from .load.encode import decode_frames, encode_picture, encode_prompt
 from .motion import AnimatedUNet, add_motion
-from .sampler import sample_video
 
 __all__ = [
     "AnimatedUNet",
@@ -23,5 +22,4 @@ __all__ = [
     "load_base",
     "load_vae",
     "make_detail_decoder",
-    "sample_video",
 ]

@@ -1,10 +1,10 @@
 """Motion alignment in diffusers' U-Net."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from diffusers.models.attention_processor import Attention
-from einops import rearrange
 from torch import Tensor, nn
 
 from .....animatediff.motion_module import TemporalAttention
@@ -13,14 +13,16 @@ from .....flash.cross_frame import with_first_frame
 from .....flash.motion_alignment import (
     AlignmentConfig,
     PairCall,
-    align_correspondence,
-    align_first_frame_correspondence,
-    align_motion_features,
+    align_attention,
+    align_module,
+    align_queries_keys,
+    check_pairs,
 )
+from .....flash.training.action_training import CHECKPOINTING, Checkpointing
 from ..cross_frame import CrossFrameAttention
 from ..motion import AnimatedUNet, MotionHook
 from ..places import find_places
-from .checkpointing import CHECKPOINTING, Moment, Present
+from .checkpointing import Moment, Present
 
 
 @dataclass(frozen=True)
@@ -42,13 +44,7 @@ class AlignedMotionHook(MotionHook):
         features_XCHW = self.motion.get_submodule(self.name)(features_XCHW, self.call.num_frames)
         if self.config.tau == 100.0 or self.config.after_attention or self.present.moment.call is None:
             return features_XCHW
-        layout = {"f": self.call.num_frames, "h": features_XCHW.shape[-2]}
-        ori_BFCN, aug_BFCN = rearrange(
-            features_XCHW, "(two b f) c h w -> two b f c (h w)", two=2, f=self.call.num_frames
-        )
-        aligned_BFCN = align_motion_features(ori_BFCN, aug_BFCN, self.config)
-        aligned_XCHW = rearrange(aligned_BFCN, "b f c (h w) -> (b f) c h w", **layout)
-        return torch.cat([features_XCHW.chunk(2)[0], aligned_XCHW])
+        return align_module(features_XCHW, self.call.num_frames, self.config)
 
 
 @dataclass(frozen=True)
@@ -62,10 +58,7 @@ class AttentionHook:
         call = self.present.moment.call
         if call is None:
             return tokens_YFC
-        ori_BFCN, aug_BFCN = rearrange(tokens_YFC, "(two b n) f c -> two b f c n", two=2, b=call.num_pairs)
-        aligned_BFCN = align_motion_features(ori_BFCN, aug_BFCN, self.config)
-        aligned_YFC = rearrange(aligned_BFCN, "b f c n -> (b n) f c")
-        return torch.cat([tokens_YFC.chunk(2)[0], aligned_YFC])
+        return align_attention(tokens_YFC, call.num_pairs, self.config)
 
 
 @dataclass(frozen=True)
@@ -79,15 +72,13 @@ class AlignedCrossFrameAttention(CrossFrameAttention):
     def __call__(self, attn: Attention, hidden_states: Tensor, *_: None, **__: None) -> Tensor:
         if self.present.moment.call is None:
             return super().__call__(attn, hidden_states)
-        swap, detach = self.present.moment.call.swaps_L[self.index], self.config.detach_source
-        q_XNC = attn.to_q(hidden_states)
-        k_XMC = with_first_frame(attn.to_k(hidden_states), self.call.num_frames)
-        if self.config.first_frame_only:
-            q_XNC, k_XMC = align_first_frame_correspondence(
-                q_XNC, k_XMC, swap, attn.heads, detach_source=detach
-            )
-        else:
-            q_XNC, k_XMC = align_correspondence(q_XNC, k_XMC, swap, detach_source=detach)
+        q_XNC, k_XMC = align_queries_keys(
+            attn.to_q(hidden_states),
+            with_first_frame(attn.to_k(hidden_states), self.call.num_frames),
+            self.present.moment.call.swaps_L[self.index],
+            attn.heads,
+            self.config,
+        )
         v_XMC = with_first_frame(attn.to_v(hidden_states), self.call.num_frames)
         projection, dropout = attn.to_out
         return dropout(projection(attend(q_XNC, k_XMC, v_XMC, attn.heads)))
@@ -96,22 +87,22 @@ class AlignedCrossFrameAttention(CrossFrameAttention):
 class AlignedUNet(nn.Module):
     """An AnimatedUNet that also takes pairs. Without pairs it gives what the AnimatedUNet gives."""
 
-    def __init__(self, model: AnimatedUNet, config: AlignmentConfig, checkpointing: str) -> None:
+    def __init__(self, model: AnimatedUNet, config: AlignmentConfig, checkpointing: Checkpointing) -> None:
         super().__init__()
         layers = [
             name for name, p in model.unet.attn_processors.items() if isinstance(p, CrossFrameAttention)
         ]
         _check_model(model, layers)
         self.model = model
-        self.num_layers = len(layers)
-        """Cross-frame attentions, of which `draw_layers` draws."""
+        self.layers: Sequence[str] = layers
+        """Names of the cross-frame attentions, of which `draw_layers` draws: down, up, middle."""
         self.present = Present(model.call)
         _align_motion(model, self.present, config)
         if config.p > 0.0:
             _align_attention(model, self.present, config, layers)
         self.set_checkpointing(checkpointing)
 
-    def set_checkpointing(self, checkpointing: str) -> None:
+    def set_checkpointing(self, checkpointing: Checkpointing) -> None:
         """Choose one of CHECKPOINTING from now on. Raises ValueError for others."""
         if checkpointing not in CHECKPOINTING:
             raise ValueError(
@@ -132,7 +123,7 @@ class AlignedUNet(nn.Module):
     ) -> Tensor:
         """As AnimatedUNet.predict, (B, F, C, H, W); on [originals, twins] if there is a call."""
         if call is not None:
-            _check_call(call, latents_BFCHW.shape[0], self.num_layers)
+            check_pairs(call, latents_BFCHW.shape[0], len(self.layers))
             call = replace(call, swaps_L=call.swaps_L.to(latents_BFCHW.device))
         self.present.moment = Moment(latents_BFCHW.shape[1], call)
         try:
@@ -144,7 +135,7 @@ class AlignedUNet(nn.Module):
 
 
 def add_alignment(
-    model: AnimatedUNet, config: AlignmentConfig, *, checkpointing: str = "none"
+    model: AnimatedUNet, config: AlignmentConfig, *, checkpointing: Checkpointing = "none"
 ) -> AlignedUNet:
     """The same U-Net, with cross-frame attention, made to learn from pairs: FLASH's motion alignment.
 
@@ -192,17 +183,4 @@ def _check_model(model: AnimatedUNet, layers: list[str]) -> None:
     if any(isinstance(hook, AlignedMotionHook) for hook in hooks):
         raise ValueError(
             "This U-Net learns from pairs already: load the checkpoint again for other settings."
-        )
-
-
-def _check_call(call: PairCall, num_videos: int, num_layers: int) -> None:
-    if num_videos != 2 * call.num_pairs:
-        raise ValueError(
-            f"{call.num_pairs} pairs are {2 * call.num_pairs} videos, [originals, twins] along the batch, "
-            f"but there are {num_videos}."
-        )
-    if call.swaps_L.shape != (num_layers,) or call.swaps_L.dtype != torch.bool:
-        raise ValueError(
-            f"`swaps_L` must say yes or no for each of the U-Net's {num_layers} cross-frame attentions, but "
-            f"it is {tuple(call.swaps_L.shape)} of {call.swaps_L.dtype}."
         )

@@ -9,11 +9,8 @@ from dataclasses import dataclass, replace
 from torch.utils import checkpoint
 
 from .....flash.motion_alignment import PairCall
+from .....flash.training.action_training import Checkpointing
 from ..call import VideoCall
-
-CHECKPOINTING = ("none", "motion", "all")
-"""What runs again, to save memory: nothing; the motion modules with the alignment; and the ResNets and
-transformer blocks too."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +27,7 @@ class Present:
 
     video: VideoCall
     moment: Moment = Moment()
-    checkpointing: str = "none"
-    """One of CHECKPOINTING."""
+    checkpointing: Checkpointing = "none"
 
     def checkpoint(self, layer: Callable, *args):
         """`layer(*args)`, to run again in the backward pass, under this very call whatever ran in between."""

@@ -18,8 +18,8 @@ from .....flash.decoder_file import SIGNATURE, DetailWeights, write_detail_decod
 from .....flash.detail_decoder import DetailDecoder, DetailDecoderConfig
 from .....flash.distortion import DistortionConfig
 from .....flash.training.detail_loss import DetailLoss
-from .....flash.training.export import clip_hashes, code_version
-from .....training.clips import Clip
+from .....flash.training.export import code_version
+from .....training.clips import Clip, clip_hashes
 from .....training.loop import LoopConfig, Processes, SingleProcess, train
 from .....training.run_folder import Progress, RunFolder
 from .....training.sampling import SamplingConfig

@@ -1,0 +1,298 @@
+"""Training of an action, from clips to what was learned: on any base model, in any host."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Generic, Literal, Protocol, TypeVar, get_args
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from ...animatediff.noise_schedule import Prediction
+from ...training.clips import Clip, clip_hashes
+from ...training.cost import Cost, counting
+from ...training.loop import LoopConfig, Processes, SingleProcess, train
+from ...training.run_folder import Progress, RunFolder
+from ...training.sampling import SamplingConfig, seeded, take_frames
+from ..adain import AdaINConfig
+from ..motion_alignment import PairCall
+from ..sampling import SamplerConfig, sample_video
+from .action_loss import ActionLoss
+from .latent_pool import Encode, LatentPool, PoolConfig
+from .loss import Predict
+from .method import MethodConfig
+
+Checkpointing = Literal["none", "motion", "all"]
+CHECKPOINTING: tuple[Checkpointing, ...] = get_args(Checkpointing)
+"""What runs again in the backward pass, to save memory: nothing; the motion layers with the alignment; and
+the blocks of the base model too."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActionTrainingConfig:
+    """Everything that a run consists of beside its clips and models."""
+
+    method: MethodConfig = field(default_factory=MethodConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    pool: PoolConfig = field(default_factory=PoolConfig)
+    loop: LoopConfig = field(default_factory=LoopConfig)
+    text_drop: float = 0.1
+    """Chance of the empty prompt in place of the caption: AnimateDiff's, for classifier-free guidance."""
+    seed: int = 0
+    checkpointing: Checkpointing = "none"
+    dtype: torch.dtype = torch.float32
+    """Of the computation and of the frozen weights; weights that learn are in fp32."""
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.text_drop <= 1.0:
+            raise ValueError(f"`text_drop` is a chance between 0 and 1, but it is {self.text_drop}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learned:
+    """What a run has learned, and from what."""
+
+    weights: Mapping[str, Tensor]
+    before: Mapping[str, Tensor]
+    """The same weights before the run, on the CPU."""
+    config: ActionTrainingConfig
+    steps: int
+    prompts: tuple[str, ...]
+    fps: float
+    """Frames per second of what was taken of the clips."""
+    clip_hashes: tuple[str, ...]
+
+
+class Host(Protocol):
+    """A base model with its motion, ready to learn, wherever it runs: what a training needs of it."""
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def prediction(self) -> Prediction:
+        """What `predict` gives."""
+
+    @property
+    def weights(self) -> Mapping[str, Tensor]:
+        """The weights that learn, in fp32, by their names in the host's action files."""
+
+    @property
+    def num_bytes(self) -> int:
+        """Of all weights on the device, those that learn and those that do not."""
+
+    @property
+    def aligned_layers(self) -> Sequence[str]:
+        """Names of the layers in which twins may take the original's correspondence, in the order in which
+        `draw_layers` draws them: of a U-Net down, up, middle."""
+
+    @property
+    def vae_factor(self) -> int:
+        """Pixels of a picture for one pixel of its latent, in each direction."""
+
+    @property
+    def latent_channels(self) -> int: ...
+
+    @property
+    def fingerprints(self) -> Mapping[str, str]:
+        """What the run's models are known by, by their names in its settings."""
+
+    def predict(
+        self, latents_BFCHW: Tensor, timestep_B: Tensor, text_embeds: Tensor, call: PairCall | None = None
+    ) -> Tensor:
+        """Noise or velocity, BFCHW; of [originals, twins] along the batch if there is a call."""
+
+    def set_checkpointing(self, checkpointing: Checkpointing) -> None:
+        """Choose what runs again in the backward pass, from now on."""
+
+    def encoder(self) -> AbstractContextManager[Encode]:
+        """The VAE's way there, on the device as long as it is used."""
+
+    def decode(self, latents_FCHW: Tensor) -> Iterator[Tensor]:
+        """Pictures (H, W, 3) in [0, 1] of scaled latents, one after the other."""
+
+    def embed(self, prompt: str) -> Tensor:
+        """Text embeddings (1, M, C) of a prompt, on the CPU. Raises ValueError if it is too long."""
+
+    def write(self, path: Path, learned: Learned, *, standalone: bool) -> None:
+        """Write what was learned as the host's kind of action file."""
+
+
+AnyHost = TypeVar("AnyHost", bound=Host, covariant=True)
+
+
+class ActionTraining(Generic[AnyHost]):
+    """A host and clips, ready for training."""
+
+    def __init__(self, host: AnyHost, clips: Sequence[Clip], config: ActionTrainingConfig) -> None:
+        _check_size(host, config.method.augment.size)
+        self.host, self.clips, self.config = host, clips, config
+        self._text_embeds = {text: host.embed(text) for text in {"", *(clip.caption for clip in clips)}}
+        self.before = {name: weight.detach().cpu().clone() for name, weight in host.weights.items()}
+
+    def settings(self, parts_of_a_step: int) -> dict[str, Any]:
+        """What may not change while a run goes on."""
+        config = self.config
+        return {
+            "clips": [
+                {"action": clip.action, "caption": clip.caption, "sha256": sha256}
+                for clip, sha256 in zip(self.clips, self._hashes, strict=True)
+            ],
+            **self.host.fingerprints,
+            "method": asdict(config.method),
+            "sampling": asdict(config.sampling),
+            "pool": {"per_clip": config.pool.per_clip, "renew_steps": config.pool.renew_steps},
+            "text_drop": config.text_drop,
+            **config.loop.settings,
+            "parts_of_a_step": parts_of_a_step,
+            "seed": config.seed,
+            "dtype": str(config.dtype).removeprefix("torch."),
+        }
+
+    @cached_property
+    def _hashes(self) -> list[str]:
+        return clip_hashes(self.clips)
+
+    def run(
+        self,
+        folder: RunFolder,
+        *,
+        processes: Processes | None = None,
+        on_entry: Callable[[], object] = lambda: None,
+        on_step: Callable[[Progress], object] = lambda progress: None,
+        on_note: Callable[[str], object] = lambda note: None,
+    ) -> Progress:
+        """Train until the end or a stop, as `training.loop.train`; `on_entry` counts what is encoded."""
+        processes = processes or SingleProcess()
+        pool = self.pool(folder.path / f"pool-{processes.index}")
+        newest = folder.checkpoints()[:1] or [0]
+        pool.prepare(newest[0] * self.config.loop.accumulation * processes.count, on_entry)
+        loss = ActionLoss(
+            predict=self.host.predict,
+            prediction=self.host.prediction,
+            num_layers=len(self.host.aligned_layers),
+            pool=pool,
+            text_embeds=self._text_embeds,
+            method=self.config.method,
+            text_drop=self.config.text_drop,
+            seed=self.config.seed,
+            device=self.host.device,
+        )
+        weights: Mapping[str, nn.Parameter] = self.host.weights  # type: ignore[assignment]
+        return train(
+            folder, weights, loss, self.config.loop, processes=processes, on_step=on_step, on_note=on_note
+        )
+
+    def pool(self, folder: Path) -> LatentPool:
+        """The latents that are trained on; they lie in the folder where memory is short."""
+        config = self.config
+        return LatentPool(
+            self.clips,
+            config.pool,
+            config.sampling,
+            config.method.augment,
+            self.host.encoder,
+            folder,
+            twins=config.method.twins,
+            seed=config.seed,
+        )
+
+    def cost(self, size: int | None = None, checkpointing: Checkpointing | None = None) -> Cost:
+        """What a pair costs, as configured or in another size (pixels); counted without computing it."""
+        size = (size or self.config.method.augment.size) // self.host.vae_factor
+        shape = torch.Size((self.config.sampling.num_frames, self.host.latent_channels, size, size))
+        self.host.set_checkpointing(checkpointing or self.config.checkpointing)
+        try:
+            return count_cost(
+                self.host.predict,
+                self.host.weights.values(),
+                shape,
+                self.embeds(""),
+                num_layers=len(self.host.aligned_layers),
+                twins=self.config.method.twins,
+                device=self.host.device,
+            )
+        finally:
+            self.host.set_checkpointing(self.config.checkpointing)
+
+    def animate(self, image_1HWC: Tensor, prompt: str, seed: int, sampler: SamplerConfig) -> Iterator[Tensor]:
+        """Frames (H, W, 3) in [0, 1] of a video with the action as far as it is learned."""
+        return self.host.decode(self.animate_latents(image_1HWC, prompt, seed, sampler))
+
+    def animate_latents(self, image_1HWC: Tensor, prompt: str, seed: int, sampler: SamplerConfig) -> Tensor:
+        """The scaled latents of that video."""
+        with self.host.encoder() as encode:
+            reference_1CHW = encode(rearrange(image_1HWC, "1 h w c -> 1 c h w"))
+        return sample_video(
+            self.host.predict,
+            reference_1CHW,
+            self.embeds(prompt),
+            self.embeds(""),
+            prediction=self.host.prediction,
+            seed=seed,
+            config=sampler,
+            style=AdaINConfig(),
+        )
+
+    def embeds(self, prompt: str) -> Tensor:
+        """Text embeddings (1, M, C), on the device."""
+        if prompt not in self._text_embeds:
+            self._text_embeds[prompt] = self.host.embed(prompt)
+        return self._text_embeds[prompt].to(self.host.device)
+
+    def learned(self, steps: int) -> Learned:
+        """What was learned so far, in so many steps."""
+        config = self.config
+        taken = take_frames(self.clips[0], config.sampling, seeded(config.seed, "fps"))
+        return Learned(
+            weights=self.host.weights,
+            before=self.before,
+            config=config,
+            steps=steps,
+            prompts=tuple(dict.fromkeys(clip.caption for clip in self.clips)),
+            fps=taken.fps,
+            clip_hashes=tuple(self._hashes),
+        )
+
+    def write(self, path: Path, steps: int, *, standalone: bool) -> None:
+        """Write what was learned so far, in so many steps, as an action file."""
+        self.host.write(path, self.learned(steps), standalone=standalone)
+
+
+def count_cost(
+    predict: Predict,
+    weights: Iterable[Tensor],
+    latents_shape: torch.Size,
+    text_embeds_1MC: Tensor,
+    *,
+    num_layers: int,
+    twins: bool,
+    device: torch.device,
+) -> Cost:
+    """The cost of a step on the noise of one clip (F, C, h, w), of its twin too if there are twins.
+
+    It is that of the forward and backward pass, gradients of `weights`, which are those that learn, too.
+    """
+    videos = 2 if twins else 1
+    with counting() as counter:
+        latents_BFCHW = torch.empty(videos, *latents_shape, device=device)
+        text_embeds_BMC = torch.empty(videos, *text_embeds_1MC.shape[1:], device=device)
+        timestep_B = torch.ones(videos, dtype=torch.long, device=device)
+        swaps_L = torch.zeros(num_layers, dtype=torch.bool, device=device)
+        call = PairCall(num_pairs=1, swaps_L=swaps_L) if twins else None
+        loss = predict(latents_BFCHW, timestep_B, text_embeds_BMC, call).float().square().mean()
+        loss.backward()  # type: ignore[no-untyped-call]
+        for weight in weights:
+            weight.grad = None
+    return counter.cost
+
+
+def _check_size(host: Host, size: int) -> None:
+    least = 2 * host.vae_factor  # one latent pixel has no mean and deviation to norm by
+    if size < least:
+        raise ValueError(
+            f"`size` must be {least} pixels or more with this base, but it is {size}: 512 is the paper's."
+        )

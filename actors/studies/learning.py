@@ -19,6 +19,7 @@ from flash_modules.backends.diffusers.sd15 import (
 )
 from flash_modules.backends.diffusers.sd15.train.action import DiffusersHost, action_training
 from flash_modules.backends.diffusers.sd15.train.detail import DetailTraining
+from flash_modules.cli.run import stop_signals
 from flash_modules.files.video_files import write_video
 from flash_modules.flash.augment import AugmentConfig
 from flash_modules.flash.detail_decoder import DetailDecoder
@@ -118,7 +119,8 @@ def learn(training: ActionTraining[DiffusersHost] | DetailTraining, folder: Path
             bar.update(progress.step - bar.n)
             bar.set_postfix(loss=f"{progress.loss:.4f}", refresh=False)
 
-        end = training.run(run, on_step=on_step)
+        with stop_signals() as stopped:
+            end = training.run(run, stopped=stopped, on_step=on_step)
     if end.step < steps:  # by a signal; what comes after would take it for finished
         raise KeyboardInterrupt
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import torch
 
-from ..flash.training.action_training import CHECKPOINTING, ActionTraining, Checkpointing, Host
-from ..flash.training.method import PRESETS
+from ..flash.training.action_training import ActionTraining, Host
+from ..flash.training.needs import frugal_settings, training_memory
 from .device import free_memory
 
 
@@ -55,36 +55,17 @@ def out_of_memory(training: ActionTraining[Host]) -> ValueError:
     )
 
 
-def training_memory(
-    training: ActionTraining[Host],
-    size: int | None = None,
-    checkpointing: Checkpointing | None = None,
-) -> int:
-    """Bytes that training takes at its peak, as configured or with another size or checkpointing."""
-    learning = sum(weight.numel() * weight.element_size() for weight in training.host.weights.values())
-    averages, optimizer_step = 2 * learning, 2 * learning  # AdamW's; gradients and as much again
-    return (
-        training.host.num_bytes
-        + averages
-        + max(training.cost(size, checkpointing).peak_bytes, optimizer_step)
-    )
-
-
 def _remedy(training: ActionTraining[Host], free: float) -> str:
     """The settings nearest to the present ones that fit."""
-    size = training.config.method.augment.size
-    stronger = CHECKPOINTING[CHECKPOINTING.index(training.config.checkpointing) :]
-    smaller = sorted((pixels for pixels in PRESETS.values() if pixels < size), reverse=True)
-    for pixels in (size, *smaller):
-        for checkpointing in stronger:
-            if (needed := training_memory(training, pixels, checkpointing)) <= free:
-                flags = [f"--size {pixels}"] if pixels != size else []
-                flags += [f"--checkpointing {checkpointing}"] if checkpointing != stronger[0] else []
-                return f"give `{' '.join(flags)}`, which needs about {_gib(needed)}"
-    least = min((size, *smaller))
-    needed = training_memory(training, least, CHECKPOINTING[-1])
+    config, needed = training.config, 0
+    for size, checkpointing in frugal_settings(training):
+        needed = training_memory(training, size, checkpointing)
+        if needed <= free:
+            flags = [f"--size {size}"] if size != config.method.augment.size else []
+            flags += [f"--checkpointing {checkpointing}"] if checkpointing != config.checkpointing else []
+            return f"give `{' '.join(flags)}`, which needs about {_gib(needed)}"
     return (
-        f"even `--size {least} --checkpointing {CHECKPOINTING[-1]}` needs about {_gib(needed)}, so take "
+        f"even `--size {size} --checkpointing {checkpointing}` needs about {_gib(needed)}, so take "
         "fewer --frames or another device"
     )
 

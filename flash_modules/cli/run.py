@@ -1,8 +1,10 @@
 """What the commands that train share: arguments of a run, its folder, and what is said of it."""
 
 import argparse
+import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +115,8 @@ def train_and_write(
                 watcher.step(progress)
 
         try:
-            end = train(run, processes=processes, on_step=on_step, on_note=say)
+            with stop_signals() as stopped:
+                end = train(run, processes=processes, stopped=stopped, on_step=on_step, on_note=say)
         except torch.OutOfMemoryError as error:
             raise memory_is_full() from error
     path = run.path / f"{run.path.name}.safetensors"
@@ -122,6 +125,24 @@ def train_and_write(
     say(f"Wrote {path} after {end.step} of {steps} steps.")
     if end.step < steps:
         say("It was stopped: the same command goes on from here.")
+
+
+@contextmanager
+def stop_signals() -> Iterator[Callable[[], bool]]:
+    """Tells whether Ctrl-C or SIGTERM came: training ends after its step. A second one ends it at once."""
+    received: list[int] = []
+
+    def note(number: int, frame: object) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    kept = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(received)
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
 
 
 def silent(text: str) -> None:

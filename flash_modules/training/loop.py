@@ -1,12 +1,11 @@
 """The training loop, without a host and without a model: steps, checkpoints, stopping, going on."""
 
 import math
-import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -55,6 +54,10 @@ class LoopConfig:
     learning_rate: float = 5e-5
     cooldown: float = 0.0
     """Share of the steps, the last ones, in which the rate falls linearly to 0."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Decay of AdamW's averages of the gradient and of its square."""
+    eps: float = 1e-8
+    """Added by AdamW where it divides."""
     weight_decay: float = 1e-2
     max_norm: float = 1.0
     """Gradients are scaled down to this norm."""
@@ -80,6 +83,10 @@ class LoopConfig:
             raise ValueError(
                 f"`cooldown` is a share of the steps between 0 and 1, but it is {self.cooldown}."
             )
+        if not all(0.0 <= beta < 1.0 for beta in self.betas):
+            raise ValueError(f"`betas` must lie between 0 and 1, but they are {self.betas}.")
+        if not self.eps > 0.0:
+            raise ValueError(f"`eps` must be above 0, but it is {self.eps}.")
 
     def learning_rate_at(self, step: int) -> float:
         """The rate of a step, counted from 0."""
@@ -87,9 +94,14 @@ class LoopConfig:
         return self.learning_rate * min(1.0, (self.steps - step) / cooling if cooling else 1.0)
 
     @property
-    def settings(self) -> dict[str, float]:
-        """What may not change while a run goes on."""
-        names = ("learning_rate", "cooldown", "weight_decay")
+    def settings(self) -> dict[str, Any]:
+        """What may not change while a run goes on.
+
+        Settings that came later are told only where they are not the default, which they were before: so
+        runs from then go on.
+        """
+        names = ["learning_rate", "cooldown", "weight_decay"]
+        names += [name for name in ("betas", "eps") if getattr(self, name) != getattr(LoopConfig, name)]
         return {name: getattr(self, name) for name in names}
 
 
@@ -104,14 +116,19 @@ def train(
     config: LoopConfig,
     *,
     processes: Processes | None = None,
+    stopped: Callable[[], bool] = lambda: False,
     on_step: Callable[[Progress], object] = lambda progress: None,
     on_note: Callable[[str], object] = lambda note: None,
 ) -> Progress:
-    """Train the weights (fp32) until the last step, a stop file, Ctrl-C or SIGTERM; the result says where.
+    """Train the weights (fp32) until the last step, a stop file, or `stopped`, asked after each step.
 
-    The run goes on from its newest checkpoint, exactly: part k of step s has the number (s * parts) + k, so
-    that two processes do what one does with twice the accumulation. A checkpoint is written at the end in any
-    case. Raises Diverged, with the last good checkpoint kept, if the loss is NaN or infinite.
+    The result says where that was. The run goes on from its newest checkpoint, exactly: part k of step s has
+    the number (s * parts) + k, so that two processes do what one does with twice the accumulation.
+
+    Whatever ends it, a checkpoint of the last whole step is written: also where a callback or a step raises,
+    be it no Exception (KeyboardInterrupt, or the cancel of a host from within the U-Net). Two cases leave the
+    checkpoint before: an error while the optimizer changes the weights, and Diverged, which is raised if the
+    loss is NaN or infinite.
     """
     processes = processes or SingleProcess()
     session = _Session(run, weights, loss_of_part, config, processes)
@@ -120,16 +137,23 @@ def train(
     if processes.index == 0:
         run.stop_file.unlink(missing_ok=True)
     table_file = run.path / ("loss.csv" if processes.index == 0 else f"loss-{processes.index}.csv")
-    with _stop_signals() as stopped, closing(LossTable(table_file, session.progress.step)) as table:
-        while session.progress.step < config.steps:
-            loss = session.step()
-            table.add(session.progress.step, session.progress.seconds, loss)
-            on_step(session.progress)
-            if processes.any(bool(stopped) or run.stop_file.exists()):
-                break
-            if session.is_due():
-                table.flush()
-                session.save()
+    with closing(LossTable(table_file, session.progress.step)) as table:
+        try:
+            while session.progress.step < config.steps:
+                loss = session.step()
+                table.add(session.progress.step, session.progress.seconds, loss)
+                on_step(session.progress)
+                if processes.any(stopped() or run.stop_file.exists()):
+                    break
+                if session.is_due():
+                    table.flush()
+                    session.save()
+        except Diverged:
+            raise
+        except BaseException:
+            table.flush()
+            session.abandon_step()
+            raise
         table.flush()
         session.save()
     return session.progress
@@ -149,9 +173,15 @@ class _Session:
         self.run, self.weights, self.loss_of_part = run, dict(weights), loss_of_part
         self.config, self.processes = config, processes
         self.optimizer = torch.optim.AdamW(
-            self.weights.values(), lr=config.learning_rate, weight_decay=config.weight_decay
+            self.weights.values(),
+            lr=config.learning_rate,
+            betas=config.betas,
+            eps=config.eps,
+            weight_decay=config.weight_decay,
         )
         self.progress = Progress()
+        self._is_whole = True
+        """Whether the weights are those of `progress`: not while the optimizer changes them."""
         self._saved = Progress(step=-1)
         self._start = time.monotonic()
 
@@ -183,10 +213,18 @@ class _Session:
             raise Diverged(self._what_diverged(loss))
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate_at(self.progress.step)
+        self._is_whole = False
         self.optimizer.step()
-        self.optimizer.zero_grad()
         self.progress = self.progress.after(loss, time.monotonic() - self._start)
+        self._is_whole = True
+        self.optimizer.zero_grad()
         return loss
+
+    def abandon_step(self) -> None:
+        """Give up what is left of a step that was broken off, and save the last whole one."""
+        self.optimizer.zero_grad()
+        if self._is_whole:
+            self.save()
 
     def _what_diverged(self, loss: float) -> str:
         kept = self.run.checkpoints()
@@ -236,26 +274,3 @@ def restore(
             for key in ("step", "exp_avg", "exp_avg_sq")
             if (value := checkpoint.optimizer.get(f"{key}/{name}")) is not None
         }
-
-
-@contextmanager
-def _stop_signals() -> Iterator[list[int]]:
-    """A list that Ctrl-C and SIGTERM add themselves to; a second Ctrl-C ends the process at once."""
-    received: list[int] = []
-
-    def note(number: int, frame: object) -> None:
-        if received:
-            raise KeyboardInterrupt
-        received.append(number)
-
-    kept = {}
-    try:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            kept[number] = signal.signal(number, note)
-    except ValueError:  # not the main thread: ComfyUI cancels in its own way
-        pass
-    try:
-        yield received
-    finally:
-        for number, handler in kept.items():
-            signal.signal(number, handler)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -78,10 +79,10 @@ def test_a_run_that_was_cut_off_goes_on_exactly(tmp_path: Path) -> None:
 
     with pytest.raises(RuntimeError, match="power"):
         train(run, weights, cut_off, QUICK)
-    assert run.checkpoints() == [4]
+    assert run.checkpoints() == [7, 4]
     notes: list[str] = []
     assert_equal(trained(run, on_note=notes.append), whole)
-    assert notes == ["Going on from step 4."]
+    assert notes == ["Going on from step 7."]
     tables = [(tmp_path / name / "loss.csv").read_text().splitlines() for name in ("whole", "cut")]
     without_seconds = [[(row.split(",")[0], row.split(",")[2]) for row in table] for table in tables]
     assert without_seconds[0] == without_seconds[1]
@@ -194,13 +195,89 @@ def test_a_stop_file_saves_and_ends(tmp_path: Path) -> None:
     assert_equal(trained(run), trained(run_at(tmp_path, "whole")))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_and_ends(tmp_path: Path, number: int) -> None:
+def test_a_run_is_stopped_from_outside_after_its_step(tmp_path: Path) -> None:
+    run, asked = run_at(tmp_path), []
+
+    def stopped() -> bool:
+        asked.append(None)
+        return len(asked) == 5
+
+    trained(run, stopped=stopped)
+    assert run.checkpoints()[0] == len(asked) == 5
+    assert_equal(trained(run), trained(run_at(tmp_path, "whole")))
+
+
+class Cancelled(BaseException):
+    """No Exception, as the cancel of a host."""
+
+
+class Backward(torch.autograd.Function):
+    """Gives its input, and raises in the backward pass."""
+
+    @staticmethod
+    def forward(ctx: object, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: object, gradient: Tensor) -> Tensor:
+        raise Cancelled
+
+
+@pytest.mark.parametrize("error", [Cancelled, KeyboardInterrupt, torch.OutOfMemoryError, SystemExit])
+def test_whatever_a_callback_raises_the_last_whole_step_is_saved(
+    tmp_path: Path, error: type[BaseException]
+) -> None:
     run = run_at(tmp_path)
-    before = signal.getsignal(number)
-    trained(run, on_step=lambda progress: os.kill(os.getpid(), number) if progress.step == 5 else None)
-    assert run.checkpoints()[0] == 5
-    assert signal.getsignal(number) is before
+
+    def raise_at_5(progress: Progress) -> None:
+        if progress.step == 5:
+            raise error
+
+    with pytest.raises(error):
+        trained(run, on_step=raise_at_5)
+    assert run.checkpoints() == [5, 4]
+    assert_equal(trained(run), trained(run_at(tmp_path, "whole")))
+
+
+@pytest.mark.parametrize("backward", [False, True])
+def test_a_cancel_from_within_a_step_leaves_the_last_whole_one(tmp_path: Path, backward: bool) -> None:
+    """The second of two parts raises, so gradients of the first are there already."""
+    config = LoopConfig(steps=12, learning_rate=1e-2, save_steps=50, accumulation=2)
+    run, weights = run_at(tmp_path), new_weights()
+    loss = loss_on(weights)
+
+    def cancelled(part: int) -> Tensor:
+        if part < 2 * 6 + 1:
+            return loss(part)
+        if not backward:
+            raise Cancelled
+        return Backward.apply(loss(part))
+
+    with pytest.raises(Cancelled):
+        train(run, weights, cancelled, config)
+    assert run.checkpoints() == [6]
+    assert all(weight.grad is None for weight in weights.values())
+    kept = run.read(6).weights
+    assert all(torch.equal(weight, kept[name]) for name, weight in weights.items())
+    rows = (run.path / "loss.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows[1:]] == [str(step) for step in range(1, 7)]
+    assert_equal(trained(run, config), trained(run_at(tmp_path, "whole"), config))
+
+
+def test_weights_that_are_half_changed_are_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, step = run_at(tmp_path), torch.optim.AdamW.step
+
+    def break_off(optimizer, *args, **kwargs):
+        step(optimizer, *args, **kwargs)
+        if int(optimizer.state[optimizer.param_groups[0]["params"][0]]["step"]) == 7:
+            raise Cancelled
+
+    monkeypatch.setattr(loop.torch.optim.AdamW, "step", break_off)
+    with pytest.raises(Cancelled):
+        trained(run)
+    assert run.checkpoints() == [4]
+    monkeypatch.undo()
+    assert_equal(trained(run), trained(run_at(tmp_path, "whole")))
 
 
 def test_a_run_goes_on_only_with_its_own_settings(tmp_path: Path) -> None:
@@ -280,6 +357,31 @@ def test_two_processes_do_what_one_does_with_twice_the_accumulation(tmp_path: Pa
 def test_settings_below_one_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match=f"`{name}` must be 1 or more, but it is 0"):
         LoopConfig(**{name: 0})
+
+
+@pytest.mark.parametrize("wrong", [{"betas": (0.9, 1.0)}, {"betas": (-0.1, 0.9)}, {"eps": 0.0}])
+def test_settings_of_adamw_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
+    (name,) = wrong
+    with pytest.raises(ValueError, match=f"`{name}` must "):
+        LoopConfig(**wrong)
+
+
+def test_the_optimizer_takes_betas_and_eps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, optimizer = [], torch.optim.AdamW
+
+    def watched(*args, **settings):
+        made.append(settings)
+        return optimizer(*args, **settings)
+
+    monkeypatch.setattr(loop.torch.optim, "AdamW", watched)
+    trained(run_at(tmp_path), LoopConfig(steps=1, betas=(0.9, 0.95), eps=1e-6))
+    assert (made[0]["betas"], made[0]["eps"]) == ((0.9, 0.95), 1e-6)
+
+
+def test_settings_that_came_later_are_told_where_they_are_not_the_default() -> None:
+    assert LoopConfig().settings.keys() == {"learning_rate", "cooldown", "weight_decay"}
+    told = LoopConfig(betas=(0.9, 0.95), eps=1e-6).settings
+    assert (told["betas"], told["eps"]) == ((0.9, 0.95), 1e-6)
 
 
 def test_a_learning_rate_out_of_range_is_refused() -> None:

@@ -161,6 +161,7 @@ class ActionTraining(Generic[AnyHost]):
         folder: RunFolder,
         *,
         processes: Processes | None = None,
+        stopped: Callable[[], bool] = lambda: False,
         on_entry: Callable[[], object] = lambda: None,
         on_step: Callable[[Progress], object] = lambda progress: None,
         on_note: Callable[[str], object] = lambda note: None,
@@ -183,7 +184,14 @@ class ActionTraining(Generic[AnyHost]):
         )
         weights: Mapping[str, nn.Parameter] = self.host.weights  # type: ignore[assignment]
         return train(
-            folder, weights, loss, self.config.loop, processes=processes, on_step=on_step, on_note=on_note
+            folder,
+            weights,
+            loss,
+            self.config.loop,
+            processes=processes,
+            stopped=stopped,
+            on_step=on_step,
+            on_note=on_note,
         )
 
     def pool(self, folder: Path) -> LatentPool:

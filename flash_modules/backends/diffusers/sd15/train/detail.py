@@ -20,7 +20,7 @@ from .....flash.distortion import DistortionConfig
 from .....flash.training.detail_loss import DetailLoss
 from .....flash.training.export import code_version
 from .....training.clips import Clip, clip_hashes
-from .....training.loop import LoopConfig, Processes, SingleProcess, train
+from .....training.loop import LoopConfig, Processes, train
 from .....training.run_folder import Progress, RunFolder
 from .....training.sampling import SamplingConfig
 from ..detail import decode_with_details, detail_channels, reference_features
@@ -132,6 +132,7 @@ class DetailTraining:
         folder: RunFolder,
         *,
         processes: Processes | None = None,
+        stopped: Callable[[], bool] = lambda: False,
         on_step: Callable[[Progress], object] = lambda progress: None,
         on_note: Callable[[str], object] = lambda note: None,
     ) -> Progress:
@@ -142,7 +143,8 @@ class DetailTraining:
             weights,
             self.loss,
             self.config.loop,
-            processes=processes or SingleProcess(),
+            processes=processes,
+            stopped=stopped,
             on_step=on_step,
             on_note=on_note,
         )

@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from flash_pack.flash_modules.backends.diffusers.sd15 import add_cross_frame_attention, encode_picture
 from flash_pack.flash_modules.backends.diffusers.sd15.train.alignment import AlignedUNet, add_alignment
 from flash_pack.flash_modules.backends.diffusers.sd15.train.trainable import select_trainable
-from flash_pack.flash_modules.flash.motion_alignment import PairCall
+from flash_pack.flash_modules.flash.motion_alignment import VideoCall
 from flash_pack.flash_modules.flash.training.action_loss import ActionLoss
 from flash_pack.flash_modules.flash.training.loss import Predict
 from flash_pack.flash_modules.flash.training.method import VARIANTS, MethodConfig
@@ -88,7 +88,7 @@ class Training:
         def encode(clip: int, number: int) -> Tensor:
             return torch.stack([encode_picture(vae, video_FHWC) for _ in ("original", "twin")])
 
-        def one_by_one(latents_BFCHW: Tensor, timestep_B: Tensor, text: Tensor, call: PairCall) -> Tensor:
+        def one_by_one(latents_BFCHW: Tensor, timestep_B: Tensor, text: Tensor, call: VideoCall) -> Tensor:
             videos = zip(latents_BFCHW.split(1), timestep_B.split(1), text.split(1), strict=True)
             return torch.cat([model(*video) for video in videos])
 

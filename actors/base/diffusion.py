@@ -18,10 +18,11 @@ from transformers import CLIPTextModel
 
 from flash_modules.animatediff.noise_schedule import NUM_TIMESTEPS, Prediction
 from flash_modules.backends.diffusers.sd15 import AnimatedUNet, add_cross_frame_attention
-from flash_modules.backends.diffusers.sd15.call import VideoCall
+from flash_modules.backends.diffusers.sd15.call import Present
 from flash_modules.backends.diffusers.sd15.cross_frame import read_first_frame
 from flash_modules.backends.diffusers.sd15.motion import predict_frames
 from flash_modules.flash.first_frame import replace_first_frame
+from flash_modules.flash.motion_alignment import VideoCall
 from flash_modules.flash.sampling import Predict
 
 from .latents import Dataset
@@ -106,7 +107,7 @@ def _predict_pairs(unet: UNet2DConditionModel) -> Predict:
 
     The U-Net is for pairs afterwards.
     """
-    read_first_frame(unet, VideoCall(num_frames=2))
+    read_first_frame(unet, Present(VideoCall(num_frames=2)))
     return partial(predict_frames, unet)
 
 

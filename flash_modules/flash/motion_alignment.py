@@ -48,26 +48,32 @@ class AlignmentConfig:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class PairCall:
-    """A call of the U-Net on [originals, twins] along the batch."""
+class VideoCall:
+    """One call of a model on whole videos: what its layers must know, in every host."""
 
-    num_pairs: int
-    swaps_L: Tensor
-    """Cross-frame attentions (bool, in the U-Net's order) in which twins take the correspondence."""
+    num_frames: int = 1
+    """Of a video; the model takes it from the latents."""
+    num_pairs: int = 0
+    """[originals, twins] lie along the batch, so many of each; 0 = there are no twins."""
+    swaps_L: Tensor | None = None
+    """With pairs: the aligned layers (bool, in the model's order) whose twins take the correspondence."""
 
 
-def check_pairs(call: PairCall, num_videos: int, num_layers: int) -> None:
-    """Raise ValueError unless the call is of so many videos, and draws of so many layers."""
+def check_pairs(call: VideoCall, num_videos: int, num_layers: int) -> Tensor:
+    """The draw of layers. Raises ValueError unless it is of so many, and the pairs are so many videos."""
     if num_videos != 2 * call.num_pairs:
         raise ValueError(
             f"{call.num_pairs} pairs are {2 * call.num_pairs} videos, [originals, twins] along the batch, "
             f"but there are {num_videos}."
         )
-    if call.swaps_L.shape != (num_layers,) or call.swaps_L.dtype != torch.bool:
+    swaps_L = call.swaps_L
+    if swaps_L is None or swaps_L.shape != (num_layers,) or swaps_L.dtype != torch.bool:
+        found = "missing" if swaps_L is None else f"{tuple(swaps_L.shape)} of {swaps_L.dtype}"
         raise ValueError(
             f"`swaps_L` must say yes or no for each of the U-Net's {num_layers} cross-frame attentions, but "
-            f"it is {tuple(call.swaps_L.shape)} of {call.swaps_L.dtype}."
+            f"it is {found}."
         )
+    return swaps_L
 
 
 def align_module(features_XCHW: Tensor, num_frames: int, config: AlignmentConfig) -> Tensor:

@@ -11,6 +11,7 @@ from flash_pack.flash_modules.backends.diffusers.sd15 import (
     add_motion,
 )
 from flash_pack.flash_modules.backends.diffusers.sd15.cross_frame import CrossFrameAttention
+from flash_pack.flash_modules.flash.motion_alignment import VideoCall
 from flash_pack.tests.backends.small_models import SD15_WIDTHS, TEXT_WIDTH, small_motion, small_unet
 
 F, N = 3, 5
@@ -43,7 +44,7 @@ def test_layer_equals_a_slow_loop_over_current_and_first_frame() -> None:
     model = add_cross_frame_attention(add_motion(small_unet(), small_motion()))
     attn = model.unet.mid_block.attentions[0].transformer_blocks[0].attn1
     tokens_FNC = torch.randn(F, N, 64, generator=torch.Generator().manual_seed(0))
-    model.call.num_frames = F
+    model.present.call = VideoCall(num_frames=F)
     out = attn(tokens_FNC)
     expected = slow_attention(attn, tokens_FNC)
     assert torch.allclose(out.double(), expected, atol=1e-5)

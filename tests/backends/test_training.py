@@ -23,7 +23,7 @@ from flash_pack.flash_modules.backends.diffusers.sd15.load.single_file import SD
 from flash_pack.flash_modules.backends.diffusers.sd15.train.alignment import AlignedUNet, add_alignment
 from flash_pack.flash_modules.backends.diffusers.sd15.train.trainable import select_trainable
 from flash_pack.flash_modules.flash.cross_frame import with_first_frame
-from flash_pack.flash_modules.flash.motion_alignment import AlignmentConfig, PairCall
+from flash_pack.flash_modules.flash.motion_alignment import AlignmentConfig, VideoCall
 from flash_pack.flash_modules.flash.training.action_training import CHECKPOINTING
 from flash_pack.flash_modules.flash.training.loss import (
     TimestepConfig,
@@ -77,14 +77,14 @@ NUM_LAYERS = 6
 """Cross-frame attentions of the small U-Net."""
 
 
-def pair_call(swapped: int | list[int] = 3, num_pairs: int = P) -> PairCall:
+def pair_call(swapped: int | list[int] = 3, num_pairs: int = P) -> VideoCall:
     layers = range(swapped) if isinstance(swapped, int) else swapped
     swaps_L = torch.tensor([i in layers for i in range(NUM_LAYERS)])
-    return PairCall(num_pairs=num_pairs, swaps_L=swaps_L)
+    return VideoCall(num_pairs=num_pairs, swaps_L=swaps_L)
 
 
 @torch.no_grad()
-def run(model: AlignedUNet, call: PairCall | None) -> Tensor:
+def run(model: AlignedUNet, call: VideoCall | None) -> Tensor:
     return model(*inputs(), call)
 
 
@@ -252,7 +252,7 @@ Gradients = dict[str, Tensor]
 
 
 def learn(
-    model: AlignedUNet, call: PairCall, trainable: str = "attention", between: Callable[[], object] = int
+    model: AlignedUNet, call: VideoCall, trainable: str = "attention", between: Callable[[], object] = int
 ) -> Gradients:
     """Gradients of the weights that learn; `between` runs before the backward pass."""
     weights = select_trainable(model.model, trainable)
@@ -471,4 +471,4 @@ def test_a_batch_that_is_not_the_pairs_is_refused() -> None:
 @pytest.mark.parametrize("swaps_L", [torch.ones(16, dtype=torch.bool), torch.ones(NUM_LAYERS)])
 def test_a_draw_for_another_unet_is_refused(swaps_L: Tensor) -> None:
     with pytest.raises(ValueError, match="must say yes or no for each of the U-Net's 6 cross-frame"):
-        run(aligned(BOTH), PairCall(num_pairs=P, swaps_L=swaps_L))
+        run(aligned(BOTH), VideoCall(num_pairs=P, swaps_L=swaps_L))

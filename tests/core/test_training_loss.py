@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from flash_pack.flash_modules.animatediff.noise_schedule import PREDICTIONS, Prediction
-from flash_pack.flash_modules.flash.motion_alignment import AlignmentConfig, PairCall
+from flash_pack.flash_modules.flash.motion_alignment import AlignmentConfig, VideoCall
 from flash_pack.flash_modules.flash.training.loss import (
     TimestepConfig,
     add_noise,
@@ -21,7 +21,7 @@ from flash_pack.flash_modules.flash.training.method import TRAINABLE, VARIANTS, 
 P, F, C, H, W = 3, 4, 2, 3, 5
 M, D = 6, 7
 noise_losses = partial(denoising_losses, prediction="epsilon")
-CALL = PairCall(num_pairs=P, swaps_L=torch.tensor([True]))
+CALL = VideoCall(num_pairs=P, swaps_L=torch.tensor([True]))
 
 
 def drawn(count: int, alpha: float = 0.5) -> Tensor:
@@ -124,7 +124,7 @@ class Answer:
     def __init__(self, answer_BFCHW: Tensor) -> None:
         self.answer_BFCHW = answer_BFCHW
 
-    def __call__(self, latents: Tensor, timestep: Tensor, text: Tensor, call: PairCall | None) -> Tensor:
+    def __call__(self, latents: Tensor, timestep: Tensor, text: Tensor, call: VideoCall | None) -> Tensor:
         self.shown = (latents, timestep, text, call)
         return self.answer_BFCHW
 

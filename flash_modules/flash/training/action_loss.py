@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ...animatediff.noise_schedule import Prediction
 from ...training.sampling import clip_at_step, seeded
-from ..motion_alignment import PairCall, draw_layers
+from ..motion_alignment import VideoCall, draw_layers
 from .latent_pool import LatentPool
 from .loss import Predict, denoising_losses, draw_noise, total_loss
 from .method import MethodConfig
@@ -46,7 +46,7 @@ class ActionLoss:
             drawn.noise_BFCHW.to(self.device),
             torch.tensor([drawn.timestep], device=self.device),
             self.text_embeds[caption].to(self.device),
-            PairCall(num_pairs=1, swaps_L=swaps_L) if self.method.twins else None,
+            VideoCall(num_pairs=1, swaps_L=swaps_L) if self.method.twins else None,
             prediction=self.prediction,
         )
         return total_loss(losses_VP)

@@ -18,7 +18,7 @@ from ...training.loop import LoopConfig, Processes, SingleProcess, train
 from ...training.run_folder import Progress, RunFolder
 from ...training.sampling import SamplingConfig, seeded, take_frames
 from ..adain import AdaINConfig
-from ..motion_alignment import PairCall
+from ..motion_alignment import VideoCall
 from ..sampling import SamplerConfig, sample_video
 from .action_loss import ActionLoss
 from .latent_pool import Encode, LatentPool, PoolConfig
@@ -101,7 +101,7 @@ class Host(Protocol):
         """What the run's models are known by, by their names in its settings."""
 
     def predict(
-        self, latents_BFCHW: Tensor, timestep_B: Tensor, text_embeds: Tensor, call: PairCall | None = None
+        self, latents_BFCHW: Tensor, timestep_B: Tensor, text_embeds: Tensor, call: VideoCall | None = None
     ) -> Tensor:
         """Noise or velocity, BFCHW; of [originals, twins] along the batch if there is a call."""
 
@@ -290,7 +290,7 @@ def count_cost(
         text_embeds_BMC = torch.empty(videos, *text_embeds_1MC.shape[1:], device=device)
         timestep_B = torch.ones(videos, dtype=torch.long, device=device)
         swaps_L = torch.zeros(num_layers, dtype=torch.bool, device=device)
-        call = PairCall(num_pairs=1, swaps_L=swaps_L) if twins else None
+        call = VideoCall(num_pairs=1, swaps_L=swaps_L) if twins else None
         loss = predict(latents_BFCHW, timestep_B, text_embeds_BMC, call).float().square().mean()
         loss.backward()  # type: ignore[no-untyped-call]
         for weight in weights:

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from ...animatediff.noise_schedule import NUM_TIMESTEPS, Prediction, alphas_cumprod
 from ..first_frame import replace_first_frame
-from ..motion_alignment import PairCall
+from ..motion_alignment import VideoCall
 
-Predict = Callable[[Tensor, Tensor, Tensor, PairCall | None], Tensor]
+Predict = Callable[[Tensor, Tensor, Tensor, VideoCall | None], Tensor]
 """``predict(latents_BFCHW, timestep_B, text_embeds, call) -> noise or velocity, BFCHW``.
 
-The call is None without twins.
+The call holds the pairs; it is None without twins.
 """
 
 
@@ -91,7 +91,7 @@ def denoising_losses(
     noise_BFCHW: Tensor,
     timestep_P: Tensor,
     text_embeds_PMC: Tensor,
-    call: PairCall | None,
+    call: VideoCall | None,
     *,
     prediction: Prediction,
 ) -> Tensor:

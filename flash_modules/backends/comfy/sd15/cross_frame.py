@@ -24,6 +24,6 @@ def _cross_frame(tokens, keys, values, extra_options):
     call: MotionCall = extra_options[CALL]
     if extra_options["block"] in call.replaced:
         return tokens, keys, values
-    keys_XMC = with_first_frame(keys, call.num_frames)
-    values_XMC = keys_XMC if values is keys else with_first_frame(values, call.num_frames)
+    keys_XMC = with_first_frame(keys, call.video.num_frames)
+    values_XMC = keys_XMC if values is keys else with_first_frame(values, call.video.num_frames)
     return tokens, keys_XMC, values_XMC

@@ -19,6 +19,7 @@ from ....animatediff.motion_file import MotionWeights, read_motion
 from ....animatediff.motion_module import MotionConfig, MotionModel
 from ....animatediff.noise_schedule import BETA_END, BETA_START, NUM_TIMESTEPS
 from ....files.tensor_file import fingerprint
+from ....flash.motion_alignment import VideoCall
 from ..weights import make_patcher
 from .options import CALL, MOTION, MotionCall, MotionPlan
 from .places import check_sd15, find_places
@@ -127,7 +128,8 @@ def _apply_model(executor, x, t, c_concat, c_crossattn, control, transformer_opt
     plan = transformer_options[MOTION]
     motion = executor.class_obj.current_patcher.get_additional_models_with_key(MOTION)[0]
     replaced = frozenset(key[:2] for key in transformer_options.get("patches_replace", {}).get("attn1", {}))
-    call = MotionCall(motion.model, plan.places, x.shape[0] // chunks, replaced)
+    video = VideoCall(num_frames=x.shape[0] // chunks)
+    call = MotionCall(motion.model, plan.places, video, replaced)
     out = executor(x, t, c_concat, c_crossattn, control, {**transformer_options, CALL: call}, **kwargs)
     left_out = len(plan.places) - len(call.ran)
     if left_out and call.ran:  # none ran: a caching node skipped the whole U-Net
@@ -145,7 +147,7 @@ def _run_motion(x, layer_class: type, transformer_options):
     if name is None:
         return x
     call.ran.add(name)
-    call.last_features_XCHW = call.net.get_submodule(name)(x, call.num_frames)
+    call.last_features_XCHW = call.net.get_submodule(name)(x, call.video.num_frames)
     return call.last_features_XCHW
 
 
@@ -158,5 +160,5 @@ def _after_transformer(layer, x, emb, context, transformer_options, *_):
 def _after_resnet(layer, x, emb, context, transformer_options, *_):
     call: MotionCall = transformer_options[CALL]
     pooled = call.net.config.pool_resnet_norms
-    x = pooled_resnet(layer, x, emb, call.num_frames) if pooled else layer(x, emb)
+    x = pooled_resnet(layer, x, emb, call.video.num_frames) if pooled else layer(x, emb)
     return _run_motion(x, ResBlock, transformer_options)

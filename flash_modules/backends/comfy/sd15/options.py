@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ....animatediff.motion_module import MotionConfig, MotionModel
+from ....flash.motion_alignment import VideoCall
 
 MOTION = "flash_motion"
 """MotionPlan; also the key of the motion model among a MODEL's additional models."""
@@ -31,11 +32,11 @@ class MotionPlan:
 
 @dataclass
 class MotionCall:
-    """One call of the U-Net: what its layers must know, and what they did."""
+    """One call of ComfyUI's U-Net: what its layers must know, and what they did."""
 
     net: MotionModel
     places: Mapping[Place, str]
-    num_frames: int
+    video: VideoCall
     replaced: frozenset[tuple[str, int]]
     """Blocks whose self-attention another node replaced (perturbed or self-attention guidance)."""
     ran: set[str] = field(default_factory=set)

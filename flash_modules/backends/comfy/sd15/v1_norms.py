@@ -25,7 +25,7 @@ def pooled_output(executor, x, timesteps, context, y, control, transformer_optio
     call: MotionCall = transformer_options[CALL]
     if call.last_features_XCHW is None:  # a caching node skipped the U-Net
         return plain
-    return _pooled(executor.class_obj.out, call.last_features_XCHW.to(plain.dtype), call.num_frames)
+    return _pooled(executor.class_obj.out, call.last_features_XCHW.to(plain.dtype), call.video.num_frames)
 
 
 def _pooled(layers, features_XCHW: Tensor, num_frames: int) -> Tensor:

@@ -3,6 +3,7 @@
 import logging
 import re
 from collections.abc import Mapping
+from functools import partial
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -42,6 +43,7 @@ def add_action(
         logging.warning("FLASH: %s", sentence)
     model = add_cross_frame_attention(add_motion(unet, weights))
     _add_diffs(dict(model.motion.named_parameters()), diffs, strength)
+    model.undo.add(*(partial(_put_back, base[name], base[name].data) for name in action.kv_diffs))
     _add_diffs(base, action.kv_diffs, strength)
     return model
 
@@ -57,3 +59,8 @@ def _add_diffs(weights: Mapping[str, Tensor], diffs: Mapping[str, Tensor], stren
     for name, diff in diffs.items():
         weight = weights[name]
         weight.data = (weight.float() + strength * diff.to(weight.device).float()).to(weight.dtype)
+
+
+@torch.no_grad()
+def _put_back(weight: Tensor, values: Tensor) -> None:
+    weight.data = values.to(weight.device, weight.dtype)

@@ -1,6 +1,8 @@
 """AnimateDiff's motion modules in diffusers' U-Net, and the U-Net as FLASH sees it: on whole videos."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 
 from diffusers import UNet2DConditionModel
 from einops import rearrange, repeat
@@ -8,9 +10,12 @@ from torch import Tensor, nn
 
 from ....animatediff.motion_file import MotionWeights
 from ....animatediff.motion_module import MotionConfig, MotionModel
-from .call import VideoCall
+from .call import Present, Undo
 from .places import find_places
 from .v1_norms import pool_norms
+
+_MARK = "flash_animated"
+"""Attribute of a U-Net that has a motion."""
 
 
 @dataclass(frozen=True)
@@ -19,37 +24,50 @@ class MotionHook:
 
     motion: MotionModel
     name: str
-    call: VideoCall
+    present: Present
 
     def __call__(self, layer: nn.Module, args: tuple, out: Tensor | tuple[Tensor]) -> Tensor | tuple[Tensor]:
-        module = self.motion.get_submodule(self.name)
         if isinstance(out, tuple):
-            return (module(out[0], self.call.num_frames),)
-        return module(out, self.call.num_frames)
+            return (self.run(out[0]),)
+        return self.run(out)
+
+    def run(self, features_XCHW: Tensor) -> Tensor:
+        return self.motion.get_submodule(self.name)(features_XCHW, self.present.call.num_frames)
 
 
 class AnimatedUNet(nn.Module):
-    """A U-Net and its motion model, as one module. The U-Net is part of it from now on."""
+    """A U-Net and its motion model, as one module. The U-Net is part of it until `remove`."""
 
     def __init__(self, unet: UNet2DConditionModel, motion: MotionModel) -> None:
         super().__init__()
-        places = find_places(unet, motion.config)
-        if any(
-            isinstance(hook, MotionHook)
-            for place in places.values()
-            for hook in place._forward_hooks.values()
-        ):
+        self.places = find_places(unet, motion.config)
+        if hasattr(unet, _MARK):
             raise ValueError(
                 "This U-Net already has a motion, and two cannot run together: load the checkpoint again for "
-                "another one."
+                "another one, or take that one out with `remove`."
             )
         self.unet = unet
         self.motion = motion.to(unet.device, unet.dtype)
-        self.call = VideoCall()
-        for name, place in places.items():
-            place.register_forward_hook(MotionHook(motion, name, self.call))
+        self.present = Present()
+        self.undo = Undo()
+        setattr(unet, _MARK, True)
+        self.undo.add(partial(delattr, unet, _MARK))
+        self._hooks = Undo()
+        self.undo.add(self._hooks.run)
+        self.run_motion(MotionHook)
         if motion.config.pool_resnet_norms:
-            pool_norms(unet, self.call)
+            self.undo.add(*(handle.remove for handle in pool_norms(unet, self.present)))
+
+    def run_motion(self, make_hook: Callable[[MotionModel, str, Present], MotionHook]) -> None:
+        """Run the motion modules by these hooks from now on, and not by those before."""
+        self._hooks.run()
+        for name, place in self.places.items():
+            hook = make_hook(self.motion, name, self.present)
+            self._hooks.add(place.register_forward_hook(hook).remove)
+
+    def remove(self) -> None:
+        """Take all out of the U-Net that was added to it: it is then bit for bit what it was."""
+        self.undo.run()
 
     def predict(self, latents_BFCHW: Tensor, timestep_B: Tensor, text_embeds: Tensor) -> Tensor:
         """The noise, or velocity, (B, F, C, H, W) in latents of DDPM scale.
@@ -58,7 +76,7 @@ class AnimatedUNet(nn.Module):
         """
         num_frames = latents_BFCHW.shape[1]
         check_frames(self.motion.config, num_frames)
-        self.call.num_frames = num_frames
+        self.present.call = replace(self.present.call, num_frames=num_frames)
         return predict_frames(self.unet, latents_BFCHW, timestep_B, text_embeds)
 
     forward = predict  # what DistributedDataParallel calls

@@ -11,7 +11,7 @@ from torch import Tensor
 from .....animatediff.motion_file import MotionWeights
 from .....files.tensor_file import fingerprint
 from .....flash.action_file import Source
-from .....flash.motion_alignment import PairCall
+from .....flash.motion_alignment import VideoCall
 from .....flash.training.action_training import (
     ActionTraining,
     ActionTrainingConfig,
@@ -70,7 +70,7 @@ class DiffusersHost:
         return {"base": self.source.sha256, "motion_module": self.motion.sha256}
 
     def predict(
-        self, latents_BFCHW: Tensor, timestep_B: Tensor, text_embeds: Tensor, call: PairCall | None = None
+        self, latents_BFCHW: Tensor, timestep_B: Tensor, text_embeds: Tensor, call: VideoCall | None = None
     ) -> Tensor:
         """What the U-Net predicts, computed in the run's dtype."""
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):

@@ -1,7 +1,8 @@
-"""Motion alignment in diffusers' U-Net."""
+"""Motion alignment in diffusers' U-Net, and which of its layers run again in the backward pass."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from diffusers.models.attention_processor import Attention
@@ -12,39 +13,37 @@ from .....attention import attend
 from .....flash.cross_frame import with_first_frame
 from .....flash.motion_alignment import (
     AlignmentConfig,
-    PairCall,
+    VideoCall,
     align_attention,
     align_module,
     align_queries_keys,
     check_pairs,
 )
 from .....flash.training.action_training import CHECKPOINTING, Checkpointing
+from ..call import Present, Undo
 from ..cross_frame import CrossFrameAttention
 from ..motion import AnimatedUNet, MotionHook
-from ..places import find_places
-from .checkpointing import Moment, Present
 
 
 @dataclass(frozen=True)
 class AlignedMotionHook(MotionHook):
-    """A motion module and the alignment of what it gives (Eq. 3-4)."""
+    """A motion module, and the alignment of what it gives (Eq. 3-4)."""
 
-    present: Present
     config: AlignmentConfig
-
-    def __call__(self, layer: nn.Module, args: tuple, out: Tensor | tuple[Tensor]) -> Tensor | tuple[Tensor]:
-        features_XCHW = out[0] if isinstance(out, tuple) else out
-        if self.present.checkpointing != "none" and torch.is_grad_enabled():
-            features_XCHW = self.present.checkpoint(self.run, features_XCHW)
-        else:
-            features_XCHW = self.run(features_XCHW)
-        return (features_XCHW,) if isinstance(out, tuple) else features_XCHW
+    again: bool
+    """Whether both run again in the backward pass, to save memory."""
 
     def run(self, features_XCHW: Tensor) -> Tensor:
-        features_XCHW = self.motion.get_submodule(self.name)(features_XCHW, self.call.num_frames)
-        if self.config.tau == 100.0 or self.config.after_attention or self.present.moment.call is None:
+        if self.again and torch.is_grad_enabled():
+            return self.present.checkpoint(self._run, features_XCHW)
+        return self._run(features_XCHW)
+
+    def _run(self, features_XCHW: Tensor) -> Tensor:
+        features_XCHW = super().run(features_XCHW)
+        call = self.present.call
+        if self.config.tau == 100.0 or self.config.after_attention or not call.num_pairs:
             return features_XCHW
-        return align_module(features_XCHW, self.call.num_frames, self.config)
+        return align_module(features_XCHW, call.num_frames, self.config)
 
 
 @dataclass(frozen=True)
@@ -55,31 +54,29 @@ class AttentionHook:
     config: AlignmentConfig
 
     def __call__(self, layer: nn.Module, args: tuple, tokens_YFC: Tensor) -> Tensor:
-        call = self.present.moment.call
-        if call is None:
-            return tokens_YFC
-        return align_attention(tokens_YFC, call.num_pairs, self.config)
+        num_pairs = self.present.call.num_pairs
+        return align_attention(tokens_YFC, num_pairs, self.config) if num_pairs else tokens_YFC
 
 
 @dataclass(frozen=True)
 class AlignedCrossFrameAttention(CrossFrameAttention):
     """Cross-frame attention in which twins take the originals' correspondence where it was drawn (Eq. 5)."""
 
-    present: Present
     config: AlignmentConfig
     index: int
 
     def __call__(self, attn: Attention, hidden_states: Tensor, *_: None, **__: None) -> Tensor:
-        if self.present.moment.call is None:
+        call = self.present.call
+        if call.swaps_L is None:
             return super().__call__(attn, hidden_states)
         q_XNC, k_XMC = align_queries_keys(
             attn.to_q(hidden_states),
-            with_first_frame(attn.to_k(hidden_states), self.call.num_frames),
-            self.present.moment.call.swaps_L[self.index],
+            with_first_frame(attn.to_k(hidden_states), call.num_frames),
+            call.swaps_L[self.index],
             attn.heads,
             self.config,
         )
-        v_XMC = with_first_frame(attn.to_v(hidden_states), self.call.num_frames)
+        v_XMC = with_first_frame(attn.to_v(hidden_states), call.num_frames)
         projection, dropout = attn.to_out
         return dropout(projection(attend(q_XNC, k_XMC, v_XMC, attn.heads)))
 
@@ -89,18 +86,36 @@ class AlignedUNet(nn.Module):
 
     def __init__(self, model: AnimatedUNet, config: AlignmentConfig, checkpointing: Checkpointing) -> None:
         super().__init__()
-        layers = [
-            name for name, p in model.unet.attn_processors.items() if isinstance(p, CrossFrameAttention)
-        ]
-        _check_model(model, layers)
-        self.model = model
-        self.layers: Sequence[str] = layers
+        self.layers: Sequence[str] = _cross_frame_layers(model)
         """Names of the cross-frame attentions, of which `draw_layers` draws: down, up, middle."""
-        self.present = Present(model.call)
-        _align_motion(model, self.present, config)
+        if hasattr(model, _MARK):
+            raise ValueError(
+                "This U-Net learns from pairs already: load the checkpoint again for other settings, or take "
+                "them out with `remove`."
+            )
+        self.model, self.config = model, config
+        self._undo = Undo()
+        model.undo.add(self._undo.run)
+        setattr(model, _MARK, True)
+        self._undo.add(partial(delattr, model, _MARK), partial(model.run_motion, MotionHook))
+        self._undo.add(model.unet.disable_gradient_checkpointing)
+        if config.after_attention and config.tau < 100.0:
+            hook = AttentionHook(model.present, config)
+            attentions = (layer for layer in model.motion.modules() if isinstance(layer, TemporalAttention))
+            self._undo.add(*(layer.register_forward_hook(hook).remove for layer in attentions))
         if config.p > 0.0:
-            _align_attention(model, self.present, config, layers)
+            self._align_attention()
         self.set_checkpointing(checkpointing)
+
+    def _align_attention(self) -> None:
+        unet, present = self.model.unet, self.model.present
+        before = unet.attn_processors
+        aligned = {
+            name: AlignedCrossFrameAttention(present, self.config, index)
+            for index, name in enumerate(self.layers)
+        }
+        unet.set_attn_processor({**before, **aligned})
+        self._undo.add(partial(unet.set_attn_processor, before))
 
     def set_checkpointing(self, checkpointing: Checkpointing) -> None:
         """Choose one of CHECKPOINTING from now on. Raises ValueError for others."""
@@ -108,9 +123,9 @@ class AlignedUNet(nn.Module):
             raise ValueError(
                 f"`checkpointing` must be one of {', '.join(CHECKPOINTING)}, but it is '{checkpointing}'."
             )
-        self.present.checkpointing = checkpointing
-        if checkpointing == "all":
-            self.model.unet.enable_gradient_checkpointing(self.present.checkpoint)
+        self.model.run_motion(partial(AlignedMotionHook, config=self.config, again=checkpointing != "none"))
+        if checkpointing == "all":  # diffusers' own switch leaves the motion modules out
+            self.model.unet.enable_gradient_checkpointing(self.model.present.checkpoint)
         else:
             self.model.unet.disable_gradient_checkpointing()
 
@@ -119,68 +134,40 @@ class AlignedUNet(nn.Module):
         latents_BFCHW: Tensor,
         timestep_B: Tensor,
         text_embeds: Tensor,
-        call: PairCall | None = None,
+        call: VideoCall | None = None,
     ) -> Tensor:
         """As AnimatedUNet.predict, (B, F, C, H, W); on [originals, twins] if there is a call."""
         if call is not None:
-            check_pairs(call, latents_BFCHW.shape[0], len(self.layers))
-            call = replace(call, swaps_L=call.swaps_L.to(latents_BFCHW.device))
-        self.present.moment = Moment(latents_BFCHW.shape[1], call)
-        try:
+            swaps_L = check_pairs(call, latents_BFCHW.shape[0], len(self.layers))
+            call = replace(call, swaps_L=swaps_L.to(latents_BFCHW.device))
+        with self.model.present.during(call or VideoCall()):
             return self.model.predict(latents_BFCHW, timestep_B, text_embeds)
-        finally:
-            self.present.moment = Moment()
 
     forward = predict  # what DistributedDataParallel calls
+
+    def remove(self) -> AnimatedUNet:
+        """Take alignment and checkpointing out again; the result is the AnimatedUNet as it was."""
+        self._undo.run()
+        return self.model
 
 
 def add_alignment(
     model: AnimatedUNet, config: AlignmentConfig, *, checkpointing: Checkpointing = "none"
 ) -> AlignedUNet:
-    """The same U-Net, with cross-frame attention, made to learn from pairs: FLASH's motion alignment.
-
-    `checkpointing` is one of CHECKPOINTING. diffusers' own switch leaves the motion modules out.
-    """
+    """The same U-Net, with cross-frame attention, made to learn from pairs: FLASH's motion alignment."""
     return AlignedUNet(model, config, checkpointing)
 
 
-def _align_motion(model: AnimatedUNet, present: Present, config: AlignmentConfig) -> None:
-    """Exchange the hooks of the motion modules, at their places among a layer's hooks."""
-    for place in find_places(model.unet, model.motion.config).values():
-        for key, hook in place._forward_hooks.items():
-            if isinstance(hook, MotionHook):
-                aligned = AlignedMotionHook(hook.motion, hook.name, hook.call, present, config)
-                place._forward_hooks[key] = aligned
-    if config.after_attention and config.tau < 100.0:
-        for layer in model.motion.modules():
-            if isinstance(layer, TemporalAttention):
-                layer.register_forward_hook(AttentionHook(present, config))
+_MARK = "flash_aligned"
+"""Attribute of an AnimatedUNet that learns from pairs."""
 
 
-def _align_attention(
-    model: AnimatedUNet, present: Present, config: AlignmentConfig, layers: list[str]
-) -> None:
-    processors = {
-        name: AlignedCrossFrameAttention(model.call, present, config, layers.index(name))
-        if name in layers
-        else processor
-        for name, processor in model.unet.attn_processors.items()
-    }
-    model.unet.set_attn_processor(processors)
-
-
-def _check_model(model: AnimatedUNet, layers: list[str]) -> None:
+def _cross_frame_layers(model: AnimatedUNet) -> list[str]:
+    processors = model.unet.attn_processors
+    layers = [name for name, processor in processors.items() if isinstance(processor, CrossFrameAttention)]
     if not layers:
         raise ValueError(
             "This U-Net has no cross-frame attention, and an action learned without it would not fit the "
             "sampler: call add_cross_frame_attention first."
         )
-    hooks = (
-        hook
-        for place in find_places(model.unet, model.motion.config).values()
-        for hook in place._forward_hooks.values()
-    )
-    if any(isinstance(hook, AlignedMotionHook) for hook in hooks):
-        raise ValueError(
-            "This U-Net learns from pairs already: load the checkpoint again for other settings."
-        )
+    return layers

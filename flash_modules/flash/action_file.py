@@ -5,9 +5,10 @@ differences to the checkpoint they were trained on, under the names that LoRA lo
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from torch import Tensor
 from ..animatediff.motion_file import MotionWeights, motion_weights
 from ..animatediff.motion_layout import POSITIONS
 from ..animatediff.motion_module import MotionConfig, sinusoidal_positions
-from ..files.tensor_file import Tensors, check_numbers, read_tensors, some, write_tensors
+from ..files.tensor_file import Tensors, check_numbers, fingerprint, read_tensors, some, write_tensors
 
 FORMAT = "1"
 KINDS = ("compact", "standalone")
@@ -164,6 +165,53 @@ def _position_rows(motion: Mapping[str, Tensor], config: MotionConfig) -> Tensor
     return rows
 
 
+class KnownMotion(Protocol):
+    """A motion module that a user gave, as a host holds it."""
+
+    @property
+    def tensors(self) -> Mapping[str, Tensor]:
+        """AnimateDiff names, without any action's part."""
+
+    @property
+    def sha256(self) -> str: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActionPlan:
+    """What a host does for an action at a strength: all that it has to decide is decided here."""
+
+    motion_diffs: Tensors = field(default_factory=dict)
+    """(trained - base) by names of the motion model, to be added times the strength."""
+    kv_diffs: Tensors = field(default_factory=dict)
+    """(trained - base) by `spatial_key`, likewise."""
+    warnings: tuple[str, ...] = ()
+    """Sentences about models that differ from the ones of the training."""
+
+
+def plan_action(
+    action: Action | None,
+    strength: float,
+    *,
+    motion: KnownMotion | None,
+    keys_values: Callable[[], Mapping[str, Tensor]],
+) -> ActionPlan:
+    """The plan for an action, if there is one, on a base and a motion module; without one on `own_motion`.
+
+    `keys_values` gives the base's spatial keys and values by `spatial_key`, without any action's part; it is
+    asked only where an action acts. Raises ValueError if the parts do not belong together.
+    """
+    if action is None or strength == 0.0:
+        return ActionPlan()
+    base = keys_values()
+    check_kv_diffs(action, base)
+    motion_sha256 = action.motion_module.sha256 if motion is None else motion.sha256
+    return ActionPlan(
+        motion_diffs={} if motion is None else motion_diffs(action, motion.tensors, motion.sha256),
+        kv_diffs=action.kv_diffs,
+        warnings=tuple(mismatches(action, base_sha256=fingerprint(base), motion_sha256=motion_sha256)),
+    )
+
+
 def standalone_motion(action: Action) -> MotionWeights:
     """The whole motion module of a standalone action. Raises ValueError for a compact one."""
     if action.kind != "standalone":
@@ -174,11 +222,13 @@ def standalone_motion(action: Action) -> MotionWeights:
     return motion_weights(action.motion, f"{action.name}.safetensors", action.motion_module.version or "auto")
 
 
-def own_motion(action: Action, strength: float) -> MotionWeights:
-    """The motion of an action that is used alone.
+def own_motion(action: Action | None, strength: float) -> MotionWeights:
+    """The motion of an action that is used without a motion module.
 
-    Raises ValueError unless it is standalone and at full strength.
+    Raises ValueError unless there is one, it is standalone, and at full strength.
     """
+    if action is None:
+        raise ValueError("There is nothing to animate with: give a motion module, or a standalone action.")
     weights = standalone_motion(action)
     if strength != 1.0:
         raise ValueError(

@@ -17,14 +17,16 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from flash_pack.flash_modules.animatediff.motion_file import MotionWeights, motion_weights
-from flash_pack.flash_modules.files.tensor_file import read_tensors, write_tensors
+from flash_pack.flash_modules.files.tensor_file import fingerprint, read_tensors, write_tensors
 from flash_pack.flash_modules.flash.action_file import (
     Action,
+    ActionPlan,
     Source,
     check_kv_diffs,
     mismatches,
     motion_diffs,
     own_motion,
+    plan_action,
     read_action,
     spatial_key,
     standalone_motion,
@@ -391,3 +393,51 @@ def test_a_file_that_is_too_large_is_refused_before_it_is_read(tmp_path: Path) -
 def test_a_missing_action_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"There is no file wave.safetensors"):
         read_action(tmp_path / "wave.safetensors")
+
+
+# The plan of an action, which both hosts apply.
+
+
+def never() -> dict[str, Tensor]:
+    raise AssertionError("the base was asked")
+
+
+@pytest.mark.parametrize("kind", ["compact", "standalone"])
+def test_off_is_an_empty_plan_and_the_base_is_not_asked(v3_module, kind: str) -> None:
+    action = trained_on(v3_module, kind)
+    assert plan_action(action, 0.0, motion=v3_module, keys_values=never) == ActionPlan()
+    assert plan_action(None, 1.0, motion=v3_module, keys_values=never) == ActionPlan()
+
+
+def test_a_plan_holds_differences_of_motion_and_of_keys_and_values(v3_module) -> None:
+    action = trained_on(v3_module, "compact")
+    plan = plan_action(action, 0.5, motion=v3_module, keys_values=lambda: action.kv_diffs)
+    assert plan.kv_diffs is action.kv_diffs
+    expected = motion_diffs(action, v3_module.tensors, v3_module.sha256)
+    assert plan.motion_diffs.keys() == expected.keys()
+    assert all(torch.equal(diff, expected[name]) for name, diff in plan.motion_diffs.items())
+    assert len(plan.warnings) == 1
+    assert "on another checkpoint it may differ" in plan.warnings[0]
+
+
+def test_an_action_on_its_own_motion_has_differences_of_keys_and_values_alone(v3_module) -> None:
+    action = trained_on(v3_module, "standalone")
+    action = dataclasses.replace(action, base=Source(name="it", sha256=fingerprint(action.kv_diffs)))
+    plan = plan_action(action, 1.0, motion=None, keys_values=lambda: action.kv_diffs)
+    assert plan == ActionPlan(kv_diffs=action.kv_diffs)
+
+
+def test_a_plan_for_parts_that_do_not_fit_is_refused(v3_module) -> None:
+    action = trained_on(v3_module, "compact")
+    with pytest.raises(ValueError, match="does not fit this checkpoint"):
+        plan_action(action, 1.0, motion=v3_module, keys_values=dict)
+    other = dataclasses.replace(
+        v3_module, tensors={name: tensor + 1 for name, tensor in v3_module.tensors.items()}
+    )
+    with pytest.raises(ValueError, match="this one has other weights"):
+        plan_action(action, 1.0, motion=other, keys_values=lambda: action.kv_diffs)
+
+
+def test_nothing_to_animate_with_is_refused() -> None:
+    with pytest.raises(ValueError, match="nothing to animate with: give a motion module, or a standalone"):
+        own_motion(None, 1.0)

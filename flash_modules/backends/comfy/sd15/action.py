@@ -3,15 +3,17 @@
 import logging
 import re
 from collections.abc import Mapping
+from functools import partial
 
 import comfy.lora
 from comfy.model_patcher import ModelPatcher
+from torch import Tensor
 
-from ....files.tensor_file import fingerprint
-from ....flash.action_file import Action, check_kv_diffs, mismatches, motion_diffs, own_motion
+from ....flash.action_file import Action, own_motion, plan_action
 from .cross_frame import add_cross_frame_attention
 from .motion import LoadedMotion, add_motion, hand_over
 from .options import MOTION
+from .places import check_sd15
 
 _KV = re.compile(r"lora_unet_(down_blocks|mid_block|up_blocks)_\w*_attn[12]_to_[kv]")
 
@@ -24,33 +26,23 @@ def add_action(
     Weights become base + strength * (trained - base), motion and keys and values alike. A standalone action
     brings its own motion module if none is given. Raises ValueError if the parts do not belong together.
     """
-    own = motion is None
-    if motion is None:
-        if action is None:
-            raise ValueError(
-                "Apply Action has nothing to apply: connect a motion module, or a standalone action."
-            )
-        weights = own_motion(action, strength)
-        motion = hand_over(lambda: weights)
-    m = add_cross_frame_attention(add_motion(model, motion))
-    if action is None or strength == 0.0:
-        return m
-    if not own:
-        diffs = motion_diffs(action, motion.tensors, motion.sha256)
-        (patcher,) = m.get_additional_models_with_key(MOTION)
-        patcher.add_patches({name: ("diff", (diff,)) for name, diff in diffs.items()}, strength)
-    m.add_patches(_kv_patches(m, action), strength)
-    motion_sha256 = action.motion_module.sha256 if own else motion.sha256
-    for sentence in mismatches(action, base_sha256=_base_sha256(model), motion_sha256=motion_sha256):
+    check_sd15(model)
+    if motion is None and action is None:
+        raise ValueError(
+            "Apply Action has nothing to apply: connect a motion module, or a standalone action."
+        )
+    loaded = motion or hand_over(partial(own_motion, action, strength))
+    kv_keys = _kv_keys(model)
+    plan = plan_action(action, strength, motion=motion, keys_values=partial(_keys_values, model, kv_keys))
+    for sentence in plan.warnings:
         logging.warning("FLASH: %s", sentence)
+    m = add_cross_frame_attention(add_motion(model, loaded))
+    (motion_patcher,) = m.get_additional_models_with_key(MOTION)
+    kv_diffs = {kv_keys[name]: diff for name, diff in plan.kv_diffs.items()}
+    for patcher, diffs in ((motion_patcher, plan.motion_diffs), (m, kv_diffs)):
+        if diffs:
+            patcher.add_patches({name: ("diff", (diff,)) for name, diff in diffs.items()}, strength)
     return m
-
-
-def _kv_patches(model: ModelPatcher, action: Action) -> dict[str, tuple]:
-    keys = _kv_keys(model)
-    weights = model.model.state_dict()
-    check_kv_diffs(action, {name: weights[key] for name, key in keys.items()})
-    return {keys[name]: ("diff", (diff,)) for name, diff in action.kv_diffs.items()}
 
 
 def _kv_keys(model: ModelPatcher) -> dict[str, str]:
@@ -59,7 +51,7 @@ def _kv_keys(model: ModelPatcher) -> dict[str, str]:
     return {name: key for name, key in names.items() if _KV.fullmatch(name)}
 
 
-def _base_sha256(model: ModelPatcher) -> str:
-    """Fingerprint of the checkpoint's keys and values as loaded, without LoRAs."""
+def _keys_values(model: ModelPatcher, kv_keys: Mapping[str, str]) -> dict[str, Tensor]:
+    """The checkpoint's spatial keys and values as loaded, without LoRAs, by their names in action files."""
     unpatched = model.get_key_patches("diffusion_model.")
-    return fingerprint({name: unpatched[key][0][0] for name, key in _kv_keys(model).items()})
+    return {name: unpatched[key][0][0] for name, key in kv_keys.items()}

@@ -10,8 +10,7 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor
 
 from ....animatediff.motion_file import MotionWeights
-from ....files.tensor_file import fingerprint
-from ....flash.action_file import Action, check_kv_diffs, mismatches, motion_diffs, own_motion, spatial_key
+from ....flash.action_file import Action, own_motion, plan_action, spatial_key
 from .cross_frame import add_cross_frame_attention
 from .motion import AnimatedUNet, add_motion
 
@@ -26,25 +25,15 @@ def add_action(
     Weights become base + strength * (trained - base), motion and keys and values alike. A standalone action
     brings its own motion module if none is given. Raises ValueError if the parts do not belong together.
     """
-    if motion is not None:
-        weights = motion
-    elif action is not None:
-        weights = own_motion(action, strength)
-    else:
-        raise ValueError("There is nothing to animate with: give a motion module, or a standalone action.")
-    if action is None or strength == 0.0:
-        return add_cross_frame_attention(add_motion(unet, weights))
+    weights = motion or own_motion(action, strength)
     base = keys_values(unet)
-    check_kv_diffs(action, base)
-    diffs, motion_sha256 = {}, action.motion_module.sha256
-    if motion is not None:
-        diffs, motion_sha256 = motion_diffs(action, motion.tensors, motion.sha256), motion.sha256
-    for sentence in mismatches(action, base_sha256=fingerprint(base), motion_sha256=motion_sha256):
+    plan = plan_action(action, strength, motion=motion, keys_values=lambda: base)
+    for sentence in plan.warnings:
         logging.warning("FLASH: %s", sentence)
     model = add_cross_frame_attention(add_motion(unet, weights))
-    _add_diffs(dict(model.motion.named_parameters()), diffs, strength)
-    model.undo.add(*(partial(_put_back, base[name], base[name].data) for name in action.kv_diffs))
-    _add_diffs(base, action.kv_diffs, strength)
+    _add_diffs(dict(model.motion.named_parameters()), plan.motion_diffs, strength)
+    model.undo.add(*(partial(_put_back, base[name], base[name].data) for name in plan.kv_diffs))
+    _add_diffs(base, plan.kv_diffs, strength)
     return model
 
 

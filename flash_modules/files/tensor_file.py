@@ -1,10 +1,8 @@
 """Tensor files: safetensors and PyTorch's own, by their content and not by their name."""
 
 import hashlib
-import os
 import pickle
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from .whole import whole
 
 Tensors = dict[str, Tensor]
 
@@ -93,14 +93,13 @@ def _named_tensors(content: Any) -> Iterator[tuple[str, Tensor]]:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file; an interruption leaves the old file, or none, but never half of one."""
+    """Write a safetensors file, whole or not at all."""
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".flash-") as folder:
-        draft, plain_file = Path(folder) / "draft.safetensors", Path(folder) / "plain"
+    with whole(path) as draft:
         save_file(contiguous, draft, dict(metadata))
+        plain_file = draft.with_name("plain")
         plain_file.touch()
         shutil.copymode(plain_file, draft)  # safetensors shuts out everybody else
-        os.replace(draft, path)
 
 
 def check_numbers(tensors: Mapping[str, Tensor], file_name: str) -> None:

@@ -1,8 +1,6 @@
 """Picture and video files: read a picture and fit it to a size, write frames as a video."""
 
 import math
-import os
-import tempfile
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
@@ -11,6 +9,8 @@ import av
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
+
+from .whole import whole
 
 SUFFIXES = (".mp4", ".webp", ".gif")
 
@@ -76,19 +76,17 @@ def check_video_path(path: Path) -> None:
 def write_video(path: Path, frames: Iterable[Tensor], fps: int) -> None:
     """Write frames (H, W, 3) in [0, 1], in the format that the name ends in; without one, a folder of PNGs.
 
-    An interruption leaves the old file, or none, but never half of one. A folder must be a new one.
+    Whole or not at all. A folder must be a new one.
     """
     pictures = map(as_picture, frames)
     suffix = path.suffix.lower()
-    with tempfile.TemporaryDirectory(dir=path.resolve().parent, prefix=".flash-") as folder:
-        draft = Path(folder) / f"draft{suffix}"
+    with whole(path) as draft:
         if not suffix:
             _write_pictures(draft, pictures)
         elif suffix == ".mp4":
             _write_mp4(draft, pictures, fps)
         else:
             _write_animation(draft, pictures, fps)
-        os.replace(draft, path)
 
 
 def as_picture(values_HWC: Tensor) -> Image.Image:
@@ -97,11 +95,9 @@ def as_picture(values_HWC: Tensor) -> Image.Image:
 
 
 def write_picture(path: Path, picture: Image.Image) -> None:
-    """Write a picture, in the format that the name ends in; whole or not at all, as `write_video`."""
-    with tempfile.TemporaryDirectory(dir=path.resolve().parent, prefix=".flash-") as folder:
-        draft = Path(folder) / f"draft{path.suffix}"
+    """Write a picture, in the format that the name ends in; whole or not at all."""
+    with whole(path) as draft:
         picture.save(draft)
-        os.replace(draft, path)
 
 
 def _write_pictures(folder: Path, pictures: Iterator[Image.Image]) -> None:

@@ -2,16 +2,15 @@
 
 import csv
 import json
-import os
 import re
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..files.tensor_file import Tensors, read_tensors, write_tensors
+from ..files.whole import DRAFTS, whole, write_text
 
 _NAME = re.compile(r"[\w][\w .-]*")
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
@@ -72,7 +71,7 @@ class RunFolder:
         self._check(name, settings)
 
     def _clear_drafts(self) -> None:
-        for draft in self.path.glob(".flash-*"):
+        for draft in self.path.glob(DRAFTS):
             if draft.is_dir():
                 shutil.rmtree(draft)
             else:
@@ -82,7 +81,7 @@ class RunFolder:
         file = self.path / SETTINGS
         settings = json.loads(json.dumps(settings))
         if not file.is_file():
-            _write_text(file, json.dumps(settings, indent=2) + "\n")
+            write_text(file, json.dumps(settings, indent=2) + "\n")
             return
         known = json.loads(file.read_text(encoding="utf-8"))
         other = sorted(key for key in known.keys() | settings.keys() if known.get(key) != settings.get(key))
@@ -109,21 +108,19 @@ class RunFolder:
         Raises OSError if that fails, on a full disk for example; all earlier ones are as they were then.
         """
         step = checkpoint.progress.step
-        with tempfile.TemporaryDirectory(dir=self.path, prefix=".flash-") as folder:
-            draft = Path(folder) / "draft"
+        final = self._folder(step)
+        with whole(final) as draft:
             draft.mkdir()
             write_tensors(draft / "trainable.safetensors", checkpoint.weights, {"format": "pt"})
             write_tensors(draft / "optimizer.safetensors", checkpoint.optimizer, {"format": "pt"})
-            _write_text(draft / "state.json", json.dumps(asdict(checkpoint.progress), indent=2) + "\n")
-            final = self._folder(step)
+            write_text(draft / "state.json", json.dumps(asdict(checkpoint.progress), indent=2) + "\n")
             if final.exists():
                 shutil.rmtree(final)
-            os.replace(draft, final)
         self._drop_old(keep, checkpoint.progress)
 
     def _drop_old(self, keep: int, progress: Progress) -> None:
         if progress.loss is not None and progress.loss == progress.best:
-            _write_text(self.path / "best", f"{progress.step}\n")
+            write_text(self.path / "best", f"{progress.step}\n")
         for step in self.checkpoints()[keep:]:
             if step != self.best():
                 shutil.rmtree(self._folder(step))
@@ -166,7 +163,7 @@ class LossTable:
     def __init__(self, path: Path, step: int) -> None:
         """Rows after this step are dropped: that part of the run is done again."""
         rows = [row for row in _rows(path) if int(row[0]) <= step]
-        _write_text(path, "".join(",".join(row) + "\n" for row in [_COLUMNS, *rows]))
+        write_text(path, "".join(",".join(row) + "\n" for row in [_COLUMNS, *rows]))
         self._file = path.open("a", newline="", encoding="utf-8")
 
     def add(self, step: int, seconds: float, loss: float) -> None:
@@ -193,10 +190,3 @@ def _change(key: str, known: Settings, settings: Settings) -> str:
 def _short(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _write_text(path: Path, text: str) -> None:
-    """Write a file: the whole file, or none."""
-    draft = path.with_name(f".flash-{path.name}")
-    draft.write_text(text, encoding="utf-8")
-    os.replace(draft, path)

@@ -59,8 +59,8 @@ class ApplyAction(io.ComfyNode):
                     min=0.0,
                     max=2.0,
                     step=0.05,
-                    tooltip="How much of the action: 0 = the motion module alone, 1 = as trained, above 1 = "
-                    "exaggerated.",
+                    tooltip="How much of the action: 0 = as if no action were connected, 1 = as trained, "
+                    "above 1 = exaggerated.",
                 ),
             ],
             outputs=[io.Model.Output(tooltip="Connect it to First Frame, or to FLASH Sampler.")],

@@ -81,7 +81,7 @@ class Lesson:
         return ActionTrainingConfig(
             method=replace(self.method, augment=AugmentConfig(size=size)),
             sampling=SamplingConfig(num_frames=num_frames, stride=None),
-            pool=PoolConfig(per_clip=POOL, renew_steps=0),
+            pool=PoolConfig(per_clip=POOL, renew_micro_batches=0),
             loop=LoopConfig(
                 steps=self.steps * len(self.actions),
                 learning_rate=self.learning_rate,

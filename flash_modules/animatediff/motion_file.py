@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -13,7 +14,8 @@ from ..files.tensor_file import Tensors, check_numbers, fingerprint, read_tensor
 from .motion_layout import NEEDED, POSITIONS, animatediff_names, layout
 from .motion_module import MotionConfig, MotionModel, sinusoidal_positions
 
-VERSIONS = ("v1", "v2", "v3", "AnimateLCM")
+Version = Literal["v1", "v2", "v3", "AnimateLCM"]
+VERSIONS: tuple[Version, ...] = get_args(Version)
 
 _FRAMES, _LCM_FRAMES = 32, 64
 """Positions of AnimateDiff v2 and v3, and of AnimateLCM's own code, for files that store none."""
@@ -24,7 +26,7 @@ class MotionWeights:
     """A motion module as read from a file."""
 
     name: str
-    version: str
+    version: Version
     reason: str
     """By which sign the version was decided."""
     config: MotionConfig
@@ -62,16 +64,18 @@ def read_motion(path: Path, version: str = "auto") -> MotionWeights:
 
 def motion_weights(tensors: Mapping[str, Tensor], file_name: str, version: str = "auto") -> MotionWeights:
     """Tell the version and layout of motion tensors, and check that they are complete and sane."""
-    if version not in ("auto", *VERSIONS):
+    chosen = next((known for known in VERSIONS if known == version), None)
+    if chosen is None and version != "auto":
         raise ValueError(f"`version` must be auto or one of {', '.join(VERSIONS)}, but it is '{version}'.")
     motion = animatediff_names(tensors, file_name)
     positions = {name: motion.pop(name) for name in list(motion) if name.endswith(POSITIONS)}
     rows = _check_positions(positions, file_name)
     has_mid = any(name.startswith("mid_block.") for name in motion)
     has_prefix = any(name.startswith("module.") for name in tensors)
-    told, reason = _tell_version(file_name, rows, has_mid=has_mid, has_prefix=has_prefix)
-    if version != "auto":
-        told, reason = version, "chosen by you"
+    if chosen:
+        told, reason = chosen, "chosen by you"
+    else:
+        told, reason = _tell_version(file_name, rows, has_mid=has_mid, has_prefix=has_prefix)
     max_frames = rows or (_LCM_FRAMES if told == "AnimateLCM" else _FRAMES)
     config = layout(motion, max_frames=max_frames, pool_resnet_norms=told == "v1")
     _check_levels(config, file_name)
@@ -81,7 +85,7 @@ def motion_weights(tensors: Mapping[str, Tensor], file_name: str, version: str =
     return MotionWeights(name=name, version=told, reason=reason, config=config, tensors=motion)
 
 
-def _tell_version(file_name: str, rows: int, *, has_mid: bool, has_prefix: bool) -> tuple[str, str]:
+def _tell_version(file_name: str, rows: int, *, has_mid: bool, has_prefix: bool) -> tuple[Version, str]:
     """The version and what decided it. Files of AnimateDiff's train.py have a prefix and no positions."""
     mid, stored = "a" if has_mid else "no", rows or "no"
     sign = f"{mid} middle block and {stored} stored positions"

@@ -45,7 +45,9 @@ def add_run_arguments(group: Any, loop: LoopConfig) -> None:
         default=loop.cooldown,
         help="share of the steps, the last ones, in which the rate falls to 0 (default %(default)s)",
     )
-    group.add_argument("--accumulation", type=int, default=1, help="parts of a step and process (default 1)")
+    group.add_argument(
+        "--accumulation", type=int, default=1, help="micro-batches of a step in each process (default 1)"
+    )
     group.add_argument("--seed", type=int, default=0, help="default %(default)s")
     group.add_argument("--save-steps", type=int, default=loop.save_steps, help="default %(default)s")
     group.add_argument("--keep", type=int, default=loop.keep, help="checkpoints kept (default %(default)s)")

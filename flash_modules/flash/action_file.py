@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
@@ -19,7 +19,8 @@ from ..animatediff.motion_module import MotionConfig, sinusoidal_positions
 from ..files.tensor_file import Tensors, check_numbers, fingerprint, read_tensors, some, write_tensors
 
 FORMAT = "1"
-KINDS = ("compact", "standalone")
+Kind = Literal["compact", "standalone"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 _DIFF = ".diff"
 _MAX_BYTES = 8 * 2**30
 _OWN_ENTRIES = (
@@ -47,7 +48,7 @@ class Action:
     """A learned action."""
 
     name: str
-    kind: str
+    kind: Kind
     """compact: the trained tensors alone; standalone: a whole motion module."""
     motion: Tensors
     """Trained weights of the motion model, AnimateDiff names; positions may be among them."""
@@ -83,9 +84,10 @@ def read_action(path: Path) -> Action:
     tensors, metadata = read_tensors(path)
     if metadata.get("flash.format") != FORMAT:
         raise ValueError(_not_an_action(path.name, metadata))
-    kind = metadata.get("flash.kind", "")
-    if kind not in KINDS:
-        raise ValueError(f"{path.name} is a FLASH file of the kind '{kind}', not an action: choose another.")
+    told = metadata.get("flash.kind", "")
+    kind = next((kind for kind in KINDS if kind == told), None)
+    if kind is None:
+        raise ValueError(f"{path.name} is a FLASH file of the kind '{told}', not an action: choose another.")
     check_numbers(tensors, path.name)
     kv_diffs = {name.removesuffix(_DIFF): t for name, t in tensors.items() if name.endswith(_DIFF)}
     motion = {name: t for name, t in tensors.items() if ".motion_modules." in name}

@@ -55,6 +55,11 @@ class AugmentConfig:
         if not 0.0 <= self.hue <= 0.5:
             raise ValueError(f"`hue` must lie between 0 and 0.5, but it is {self.hue}: 0.25 is the paper's.")
 
+    @property
+    def short_side(self) -> int:
+        """Pixels from which every crop is made smaller, and none larger."""
+        return int(self.size * self.zoom) + 1
+
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:

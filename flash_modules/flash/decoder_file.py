@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from ..files.tensor_file import Tensors, check_numbers, fingerprint, read_tensors, some, write_tensors
-from .action_file import FORMAT
 from .detail_decoder import DetailDecoder, DetailDecoderConfig
 
 KIND = "decoder"
+FORMAT = "1"
+"""Of decoder files, whatever that of action files is."""
 SIGNATURE = ("encoder.conv_out.weight", "decoder.conv_out.weight")
 """Weights that every VAE of Stable Diffusion's layout has under these names, in all programs."""
 

@@ -31,10 +31,6 @@ class AlignmentConfig:
     """Part of the cross-frame attentions that take the original's correspondence; 0 = none."""
     first_frame_only: bool = False
     """Take over the correspondence with the first frame alone, and not also that within the frame."""
-    independent: bool = False
-    """Draw each layer by itself with chance p, and not exactly the part p of them."""
-    layers_seed: int | None = None
-    """Draw the layers once from this seed, and not anew at each step."""
     detach_source: bool = False
     """No gradient flows from the twin into what it takes from the original."""
 
@@ -196,8 +192,4 @@ def draw_layers(num_layers: int, config: AlignmentConfig, generator: torch.Gener
 
     "50% of the layers, selected randomly" (A3.2). Not in the paper: exactly so many, drawn anew each step.
     """
-    if config.layers_seed is not None:
-        generator = torch.Generator().manual_seed(config.layers_seed)
-    if config.independent:
-        return torch.rand(num_layers, generator=generator, dtype=torch.float64) < config.p
     return torch.randperm(num_layers, generator=generator) < math.floor(config.p * num_layers + 0.5)

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from .run_folder import Checkpoint, LossTable, Progress, RunFolder
 
-LossOfPart = Callable[[int], Tensor]
-"""``loss_of_part(number) -> loss``: a part of a step, a function of its number and of the weights alone."""
+MicroBatchLoss = Callable[[int], Tensor]
+"""``micro_batch_loss(number) -> loss``: a function of the micro-batch's number and of the weights alone."""
 
 
 class Processes(Protocol):
@@ -62,7 +62,7 @@ class LoopConfig:
     max_norm: float = 1.0
     """Gradients are scaled down to this norm."""
     accumulation: int = 1
-    """Parts of a step in each process; their gradients are averaged."""
+    """Micro-batches of a step in each process; their gradients are averaged."""
     save_steps: int = 500
     """Steps between checkpoints."""
     save_seconds: float = 600.0
@@ -112,7 +112,7 @@ class Diverged(ValueError):
 def train(
     run: RunFolder,
     weights: Mapping[str, nn.Parameter],
-    loss_of_part: LossOfPart,
+    micro_batch_loss: MicroBatchLoss,
     config: LoopConfig,
     *,
     processes: Processes | None = None,
@@ -122,8 +122,9 @@ def train(
 ) -> Progress:
     """Train the weights (fp32) until the last step, a stop file, or `stopped`, asked after each step.
 
-    The result says where that was. The run goes on from its newest checkpoint, exactly: part k of step s has
-    the number (s * parts) + k, so that two processes do what one does with twice the accumulation.
+    The result says where that was. The run goes on from its newest checkpoint, exactly: micro-batch k of
+    step s has the number s * (micro-batches of a step) + k, so that two processes do what one does with twice
+    the accumulation.
 
     Whatever ends it, a checkpoint of the last whole step is written: also where a callback or a step raises,
     be it no Exception (KeyboardInterrupt, or the cancel of a host from within the U-Net). Two cases leave the
@@ -131,7 +132,7 @@ def train(
     loss is NaN or infinite.
     """
     processes = processes or SingleProcess()
-    session = _Session(run, weights, loss_of_part, config, processes)
+    session = _Session(run, weights, micro_batch_loss, config, processes)
     for note in session.resume():
         on_note(note)
     if processes.index == 0:
@@ -166,11 +167,11 @@ class _Session:
         self,
         run: RunFolder,
         weights: Mapping[str, nn.Parameter],
-        loss_of_part: LossOfPart,
+        micro_batch_loss: MicroBatchLoss,
         config: LoopConfig,
         processes: Processes,
     ) -> None:
-        self.run, self.weights, self.loss_of_part = run, dict(weights), loss_of_part
+        self.run, self.weights, self.micro_batch_loss = run, dict(weights), micro_batch_loss
         self.config, self.processes = config, processes
         self.optimizer = torch.optim.AdamW(
             self.weights.values(),
@@ -196,14 +197,14 @@ class _Session:
         return [*notes, f"Going on from step {self.progress.step}."]
 
     def step(self) -> float:
-        """One step of the optimizer; the result is its loss, the mean over all parts."""
-        parts = self.config.accumulation
-        first = (self.progress.step * self.processes.count + self.processes.index) * parts
+        """One step of the optimizer; the result is its loss, the mean over all micro-batches."""
+        count = self.config.accumulation
+        first = (self.progress.step * self.processes.count + self.processes.index) * count
         total = torch.zeros(())
-        for number in range(first, first + parts):
-            part = self.loss_of_part(number) / parts
-            self.processes.backward(part)
-            total += part.detach().float().cpu()
+        for number in range(first, first + count):
+            share = self.micro_batch_loss(number) / count
+            self.processes.backward(share)
+            total += share.detach().float().cpu()
         gradients = [weight.grad for weight in self.weights.values() if weight.grad is not None]
         self.processes.average_([*gradients, total])
         norm = nn.utils.clip_grad_norm_(self.weights.values(), self.config.max_norm)

@@ -356,7 +356,7 @@ def make_pool(files: Path, tmp_path: Path) -> Callable[..., LatentPool]:
     def make(name: str = "pool", **changes: object) -> LatentPool:
         config = ActionTrainingConfig(
             sampling=SamplingConfig(num_frames=3),
-            pool=PoolConfig(**{"per_clip": 4, "renew_steps": 5, **changes}),
+            pool=PoolConfig(**{"per_clip": 4, "renew_micro_batches": 5, **changes}),
             method=MethodConfig(augment=AugmentConfig(size=16)),
         )
         training = action_training(

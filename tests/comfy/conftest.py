@@ -5,7 +5,9 @@ import importlib
 import importlib.util
 import os
 import sys
-from dataclasses import dataclass
+from functools import cached_property
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 
@@ -85,21 +87,39 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(f"{REASON}. {how}", red=True, bold=True)
 
 
-@dataclass(frozen=True)
-class Pack:
-    """The pack as ComfyUI loaded it. Its classes are not those of the `flash_pack` alias."""
+class LoadedPack(MetaPathFinder, Loader):
+    """Lets `flash_pack`, by which tests import the pack, be the copy that ComfyUI loaded."""
 
-    package: ModuleType
-    NODE_CLASS_MAPPINGS: dict[str, type]
+    @cached_property
+    def package(self) -> ModuleType:
+        import nodes
 
-    def module(self, name: str) -> ModuleType:
-        """A module of the loaded pack: `pack.module("flash_modules.flash.adain")`."""
-        return importlib.import_module(f"{self.package.__name__}.{name}")
+        loaded = asyncio.run(nodes.load_custom_node(str(ROOT)))
+        assert loaded, "ComfyUI did not load the pack; its log says why."
+        return sys.modules[str(ROOT).replace(".", "_x_")]
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        ours = name.startswith("flash_pack.") and not name.startswith("flash_pack.tests")
+        return ModuleSpec(name, self) if ours else None
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        module = importlib.import_module(self.package.__name__ + spec.name.removeprefix("flash_pack"))
+        spec.loader_state = module.__spec__
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__spec__ = module.__spec__.loader_state  # it is loaded; only its own name is put back
+
+
+if REASON is None:
+    LOADED_PACK = LoadedPack()
+    sys.meta_path.insert(0, LOADED_PACK)
 
 
 @pytest.fixture(scope="session")
-def pack() -> Pack:
+def node_classes() -> dict[str, type]:
+    """All of ComfyUI's node classes, ours among them, by their ids."""
     import nodes
 
-    assert asyncio.run(nodes.load_custom_node(str(ROOT))), "ComfyUI did not load the pack; its log says why."
-    return Pack(sys.modules[str(ROOT).replace(".", "_x_")], nodes.NODE_CLASS_MAPPINGS)
+    assert LOADED_PACK.package
+    return nodes.NODE_CLASS_MAPPINGS

@@ -10,6 +10,8 @@ import folder_paths
 import nodes
 import pytest
 
+from flash_pack import nodes as pack_nodes
+
 ROOT = Path(__file__).resolve().parents[2]
 WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
 NOTES = {"Note", "MarkdownNote"}
@@ -26,18 +28,18 @@ MUTED = 2
 
 
 @pytest.fixture(scope="module")
-def node_types(pack) -> dict[str, type]:
+def node_types(node_classes) -> dict[str, type]:
     asyncio.run(nodes.init_builtin_extra_nodes())
-    return pack.NODE_CLASS_MAPPINGS
+    return node_classes
 
 
 @pytest.fixture(scope="module")
-def our_nodes(pack) -> list[type]:
-    return pack.module("nodes").NODES
+def our_nodes() -> list[type]:
+    return pack_nodes.NODES
 
 
 @pytest.fixture
-def empty_folders(pack, tmp_path, monkeypatch) -> Path:
+def empty_folders(node_classes, tmp_path, monkeypatch) -> Path:
     """ComfyUI's model and input folders without any file."""
     monkeypatch.setattr(folder_paths, "filename_list_cache", {})
     for key in (*FILES, *TRAINED):

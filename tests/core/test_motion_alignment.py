@@ -337,21 +337,6 @@ def test_exactly_so_many_layers_are_drawn_anew_each_step(num_layers: int, p: flo
     assert len(draws_SL.unique(dim=0)) > (500 if count == 8 else 0)
 
 
-def test_layers_drawn_one_by_one_differ_in_number() -> None:
-    draws_SL = drawn(2000, p=0.5, independent=True)
-    assert (draws_SL.double().mean(0) - 0.5).abs().max() < 0.05
-    assert draws_SL.sum(1).double().var() == pytest.approx(16 * 0.25, rel=0.2)
-    assert drawn(5, p=1.0, independent=True).all()
-    assert not drawn(5, p=0.0, independent=True).any()
-
-
-@pytest.mark.parametrize("independent", [False, True])
-def test_a_seed_of_its_own_fixes_the_layers(independent: bool) -> None:
-    one, other = (drawn(20, layers_seed=seed, independent=independent) for seed in (1, 2))
-    assert len(one.unique(dim=0)) == 1
-    assert not torch.equal(one, other)
-
-
 def test_layers_follow_the_generator() -> None:
     assert torch.equal(drawn(20), drawn(20))
 

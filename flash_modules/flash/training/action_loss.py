@@ -1,4 +1,4 @@
-"""The loss of action training: what a part of a step draws and sees (FLASH, arXiv:2503.00276, 3.2)."""
+"""The loss of action training: what a micro-batch draws and sees (FLASH, arXiv:2503.00276, 3.2)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from .method import MethodConfig
 
 @dataclass(frozen=True, kw_only=True)
 class ActionLoss:
-    """The loss of a part, as `training.loop` wants it: a function of its number and of the weights alone."""
+    """The loss of a micro-batch: a function of its number and of the weights alone."""
 
     predict: Predict
     prediction: Prediction

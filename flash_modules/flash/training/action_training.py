@@ -66,6 +66,10 @@ class Learned:
     clip_hashes: tuple[str, ...]
 
 
+_GONE = {"independent": False, "layers_seed": None}
+"""Options of alignment that were taken away, at the only values that runs ever had: those runs go on."""
+
+
 class Host(Protocol):
     """A base model with its motion, ready to learn, wherever it runs: what a training needs of it."""
 
@@ -133,21 +137,23 @@ class ActionTraining(Generic[AnyHost]):
         self._text_embeds = {text: host.embed(text) for text in {"", *(clip.caption for clip in clips)}}
         self.before = {name: weight.detach().cpu().clone() for name, weight in host.weights.items()}
 
-    def settings(self, parts_of_a_step: int) -> dict[str, Any]:
-        """What may not change while a run goes on."""
+    def settings(self, micro_batches: int) -> dict[str, Any]:
+        """What may not change while a run goes on; a step has so many micro-batches, in all processes."""
         config = self.config
+        method = asdict(config.method)
+        method["alignment"] |= _GONE
         return {
             "clips": [
                 {"action": clip.action, "caption": clip.caption, "sha256": sha256}
                 for clip, sha256 in zip(self.clips, self._hashes, strict=True)
             ],
             **self.host.fingerprints,
-            "method": asdict(config.method),
+            "method": method,
             "sampling": asdict(config.sampling),
-            "pool": {"per_clip": config.pool.per_clip, "renew_steps": config.pool.renew_steps},
+            "pool": {"per_clip": config.pool.per_clip, "renew_steps": config.pool.renew_micro_batches},
             "text_drop": config.text_drop,
             **config.loop.settings,
-            "parts_of_a_step": parts_of_a_step,
+            "parts_of_a_step": micro_batches,
             "seed": config.seed,
             "dtype": str(config.dtype).removeprefix("torch."),
         }

@@ -8,9 +8,10 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 
 from ...training.clips import Clip
-from ...training.sampling import SamplingConfig, clip_at_step, seeded, take_frames
-from ..augment import AugmentConfig, crop, draw_augmentation
+from ...training.sampling import SamplingConfig, clip_at_step, seeded
+from ..augment import AugmentConfig, crop
 from ..distortion import DistortionConfig, distort
+from .clip_draw import draw_clip
 
 Rebuild = Callable[[Tensor, Tensor], Tensor]
 """``rebuild(distorted_FCHW, first_1CHW) -> mended_FCHW``: through the VAE, with details of the first frame;
@@ -19,7 +20,7 @@ all in [0, 1], the last one only about."""
 
 @dataclass(frozen=True, kw_only=True)
 class DetailSample:
-    """What one part of a step sees; RGB in [0, 1]."""
+    """What one micro-batch sees; RGB in [0, 1]."""
 
     first_1CHW: Tensor
     """The first true frame, which details come from."""
@@ -29,7 +30,7 @@ class DetailSample:
 
 @dataclass(frozen=True, kw_only=True)
 class DetailLoss:
-    """The loss of a part, as `training.loop` wants it: a function of its number and of the weights alone."""
+    """The loss of a micro-batch: a function of its number and of the weights alone."""
 
     rebuild: Rebuild
     clips: Sequence[Clip]
@@ -38,7 +39,7 @@ class DetailLoss:
     """Its size, zoom and flip alone: the picture's own colours are to come back."""
     distortion: DistortionConfig
     frames: int
-    """Frames of a part."""
+    """Frames of a micro-batch."""
     seed: int
     device: torch.device
 
@@ -48,20 +49,18 @@ class DetailLoss:
         return mse_loss(mended_FCHW.float(), drawn.true_FCHW.to(self.device))
 
     def draw(self, number: int) -> DetailSample:
-        """Clip, frames, crop and distortion of a part: a function of (seed, number) alone."""
+        """Clip, frames, crop and distortion of a micro-batch: a function of (seed, number) alone."""
         clip = self.clips[clip_at_step(self.clips, self.seed, number)]
         generator = seeded(self.seed, "detail", number)
-        taken = take_frames(clip, self.sampling, generator).indices
-        later = 1 + torch.randperm(len(taken) - 1, generator=generator)[: self.frames]
-        drawn = draw_augmentation(self.augment, generator)
-        video_FCHW = clip.read(
-            [taken[0], *(taken[i] for i in later.tolist())],
-            short_side=int(self.augment.size * self.augment.zoom) + 1,
-        )
-        video_FCHW = crop(video_FCHW, self.augment.size, drawn)
+        drawn = draw_clip(clip, self.sampling, self.augment, generator, choose=self._first_and_later)
+        video_FCHW = crop(drawn.video_FCHW, self.augment.size, drawn.augmentation)
         true_FCHW = video_FCHW[1:]
         return DetailSample(
             first_1CHW=video_FCHW[:1],
             true_FCHW=true_FCHW,
             distorted_FCHW=distort(true_FCHW, self.distortion, generator),
         )
+
+    def _first_and_later(self, indices: Sequence[int], generator: torch.Generator) -> Sequence[int]:
+        later = 1 + torch.randperm(len(indices) - 1, generator=generator)[: self.frames]
+        return [indices[0], *(indices[i] for i in later.tolist())]

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from ...files.tensor_file import read_tensors, write_tensors
 from ...training.clips import Clip
-from ...training.sampling import SamplingConfig, seeded, take_frames
-from ..augment import AugmentConfig, augmented_pair, crop, draw_augmentation
+from ...training.sampling import SamplingConfig, seeded
+from ..augment import AugmentConfig, augmented_pair, crop
+from .clip_draw import draw_clip
 
 Encode = Callable[[Tensor], Tensor]
 """``encode(video_FCHW) -> latents_FCHW``: pixels in [0, 1] to scaled latents, the posterior's mean."""
@@ -28,16 +29,18 @@ class PoolConfig:
 
     per_clip: int = 16
     """Entries of a clip: other frames, crops and twins of it."""
-    renew_steps: int = 200
-    """Every so many parts of steps an eighth of the entries is made anew; 0 = never."""
+    renew_micro_batches: int = 200
+    """After so many an eighth of the entries is made anew; 0 = never."""
     memory_gib: float = 4.0
     """Beyond this the pool lies on disk."""
 
     def __post_init__(self) -> None:
         if self.per_clip < 1:
             raise ValueError(f"`per_clip` must be 1 or more, but it is {self.per_clip}.")
-        if self.renew_steps < 0:
-            raise ValueError(f"`renew_steps` must be 0 (never) or more, but it is {self.renew_steps}.")
+        if self.renew_micro_batches < 0:
+            raise ValueError(
+                f"`renew_micro_batches` must be 0 (never) or more, but it is {self.renew_micro_batches}."
+            )
 
 
 class LatentPool:
@@ -67,37 +70,33 @@ class LatentPool:
     def __len__(self) -> int:
         return len(self.clips) * self.config.per_clip
 
-    def round_at(self, number: int, part: int) -> int:
-        """How often the entry was renewed before this part of the run: the entries take turns."""
-        if not self.config.renew_steps:
+    def round_at(self, number: int, micro_batch: int) -> int:
+        """How often the entry was renewed before this micro-batch: the entries take turns."""
+        if not self.config.renew_micro_batches:
             return 0
         group = max(1, len(self) // 8)
-        renewed = part // self.config.renew_steps * group
+        renewed = micro_batch // self.config.renew_micro_batches * group
         return (renewed + len(self) - 1 - number) // len(self)
 
-    def prepare(self, part: int, on_entry: Callable[[], object] = lambda: None) -> None:
-        """Make all entries that this part of the run needs and the pool has not."""
-        stale = [number for number in range(len(self)) if self._is_stale(number, part)]
+    def prepare(self, micro_batch: int, on_entry: Callable[[], object] = lambda: None) -> None:
+        """Make all entries that this micro-batch needs and the pool has not."""
+        stale = [number for number in range(len(self)) if self._is_stale(number, micro_batch)]
         if not stale:
             return
         with self.encoder() as encode:
             for number in stale:
-                self._make(number, self.round_at(number, part), encode)
+                self._make(number, self.round_at(number, micro_batch), encode)
                 on_entry()
 
-    def num_stale(self, part: int) -> int:
-        """How many entries `prepare` would make."""
-        return sum(self._is_stale(number, part) for number in range(len(self)))
+    def _is_stale(self, number: int, micro_batch: int) -> bool:
+        return number not in self._entries or self._entries[number][0] != self.round_at(number, micro_batch)
 
-    def _is_stale(self, number: int, part: int) -> bool:
-        return number not in self._entries or self._entries[number][0] != self.round_at(number, part)
-
-    def entry(self, clip: int, part: int) -> Tensor:
-        """The latents (V, F, C, h, w), in fp32, that this part of the run sees of a clip."""
-        choice = torch.randint(self.config.per_clip, (), generator=seeded(self.seed, "entry", part))
+    def entry(self, clip: int, micro_batch: int) -> Tensor:
+        """The latents (V, F, C, h, w), in fp32, that this micro-batch sees of a clip."""
+        choice = torch.randint(self.config.per_clip, (), generator=seeded(self.seed, "entry", micro_batch))
         number = clip * self.config.per_clip + int(choice)
-        if self._is_stale(number, part):
-            self.prepare(part)
+        if self._is_stale(number, micro_batch):
+            self.prepare(micro_batch)
         _, kept = self._entries[number]
         latents = read_tensors(kept)[0]["latents"] if isinstance(kept, Path) else kept
         return latents.float()
@@ -118,9 +117,7 @@ class LatentPool:
         clip_number, entry = divmod(number, self.config.per_clip)
         clip = self.clips[clip_number]
         generator = seeded(self.seed, "clip", clip_number, entry, turn)
-        taken = take_frames(clip, self.sampling, generator)
-        drawn = draw_augmentation(self.augment, generator)
-        video_FCHW = clip.read(taken.indices, short_side=int(self.augment.size * self.augment.zoom) + 1)
+        drawn = draw_clip(clip, self.sampling, self.augment, generator)
         if not self.twins:
-            return (crop(video_FCHW, self.augment.size, drawn),)
-        return augmented_pair(video_FCHW, self.augment.size, drawn)
+            return (crop(drawn.video_FCHW, self.augment.size, drawn.augmentation),)
+        return augmented_pair(drawn.video_FCHW, self.augment.size, drawn.augmentation)

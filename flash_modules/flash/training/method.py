@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Literal, get_args
 
 from ..augment import AugmentConfig
 from ..motion_alignment import AlignmentConfig
@@ -11,7 +12,8 @@ from .loss import TimestepConfig
 PRESETS = {"draft": 256, "balanced": 384, "paper": 512}
 """Pixels of the square that is trained on."""
 
-TRAINABLE = ("attention", "motion_module")
+Trainable = Literal["attention", "motion_module"]
+TRAINABLE: tuple[Trainable, ...] = get_args(Trainable)
 """What is trained of the motion modules; of the U-Net, it is the keys and values either way."""
 
 _ATTENTION = re.compile(r".*\.attention_blocks\.\d+\.to_(q|k|v|out\.0)\.(weight|bias)")
@@ -26,8 +28,8 @@ class MethodConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     alignment: AlignmentConfig = field(default_factory=AlignmentConfig)
     timesteps: TimestepConfig = field(default_factory=TimestepConfig)
-    trainable: str = "attention"
-    """One of TRAINABLE: projections of the temporal attentions, or whole motion modules."""
+    trainable: Trainable = "attention"
+    """Projections of the temporal attentions, or whole motion modules."""
 
     def __post_init__(self) -> None:
         if self.trainable not in TRAINABLE:
@@ -52,7 +54,7 @@ VARIANTS = MappingProxyType(
 correspondence aligned; both. #6 adds the decoder, which is trained apart."""
 
 
-def is_trained(name: str, trainable: str) -> bool:
+def is_trained(name: str, trainable: Trainable) -> bool:
     """Whether this weight of the motion model, by its name in AnimateDiff's files, is trained.
 
     "We only train the temporal attention layers" (A3.2). Not in the paper: that these are the projections

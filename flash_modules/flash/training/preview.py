@@ -1,6 +1,5 @@
 """What training will see: a line for each clip, and a picture of original and augmented frames."""
 
-import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,8 +13,9 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from ...files.video_files import as_picture
 from ...training.clips import Clip, Clips, Skipped
-from ...training.sampling import SamplingConfig, Taken, seeded, take_frames
-from ..augment import AugmentConfig, augmented_pair, draw_augmentation
+from ...training.sampling import SamplingConfig, Taken, seeded
+from ..augment import AugmentConfig, augmented_pair
+from .clip_draw import draw_clip
 
 MAX_SHOWN = 16
 """Clips in the contact sheet; the lines tell of all."""
@@ -76,14 +76,13 @@ def _shown(clips: Sequence[Clip]) -> set[int]:
 def _look(
     clip: Clip, sampling: SamplingConfig, augment: AugmentConfig, generator: torch.Generator, show: bool
 ) -> _Seen:
-    taken = take_frames(clip, sampling, generator)
-    video_FCHW = clip.read(taken.indices, short_side=math.ceil(augment.size * augment.zoom))
-    notes = tuple(_notes(clip, taken, video_FCHW, augment.size))
+    drawn = draw_clip(clip, sampling, augment, generator)
+    notes = tuple(_notes(clip, drawn.taken, drawn.video_FCHW, augment.size))
     if not show:
-        return _Seen(clip, taken, notes, strips=None)
-    pair = augmented_pair(video_FCHW, augment.size, draw_augmentation(augment, generator))
+        return _Seen(clip, drawn.taken, notes, strips=None)
+    pair = augmented_pair(drawn.video_FCHW, augment.size, drawn.augmentation)
     original, twin = (torch.cat(list(adaptive_avg_pool2d(video, _TILE)), dim=-1) for video in pair)
-    return _Seen(clip, taken, notes, (original, twin))
+    return _Seen(clip, drawn.taken, notes, (original, twin))
 
 
 def _notes(clip: Clip, taken: Taken, video_FCHW: Tensor, size: int) -> Iterator[str]:

@@ -98,7 +98,7 @@ def model():
 
 @dataclass(frozen=True)
 class Flash:
-    """The pack's modules, in the copy that ComfyUI loaded."""
+    """Modules of the pack."""
 
     backend: ModuleType
     motion_module: ModuleType
@@ -111,16 +111,21 @@ class Flash:
 
 
 @pytest.fixture(scope="session")
-def flash(pack) -> Flash:
+def flash() -> Flash:
+    from flash_pack.flash_modules.animatediff import motion_file, motion_module, noise_schedule
+    from flash_pack.flash_modules.backends.comfy import sd15
+    from flash_pack.flash_modules.files import tensor_file
+    from flash_pack.flash_modules.flash import action_file, adain, sampling
+
     return Flash(
-        backend=pack.module("flash_modules.backends.comfy.sd15"),
-        motion_module=pack.module("flash_modules.animatediff.motion_module"),
-        action_file=pack.module("flash_modules.flash.action_file"),
-        tensor_file=pack.module("flash_modules.files.tensor_file"),
-        motion_file=pack.module("flash_modules.animatediff.motion_file"),
-        noise_schedule=pack.module("flash_modules.animatediff.noise_schedule"),
-        sampling=pack.module("flash_modules.flash.sampling"),
-        adain=pack.module("flash_modules.flash.adain"),
+        backend=sd15,
+        motion_module=motion_module,
+        action_file=action_file,
+        tensor_file=tensor_file,
+        motion_file=motion_file,
+        noise_schedule=noise_schedule,
+        sampling=sampling,
+        adain=adain,
     )
 
 

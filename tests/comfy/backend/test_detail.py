@@ -5,6 +5,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from flash_pack import nodes as our_nodes
+from flash_pack.flash_modules.backends.comfy.sd15 import detail as comfy
+from flash_pack.flash_modules.backends.diffusers.sd15 import detail as diffusers
+from flash_pack.flash_modules.flash import decoder_file, detail_decoder
+
 WIDTHS = (32, 32, 64, 64)
 FRAMES, SIZE = 3, 6
 
@@ -20,15 +25,9 @@ def randomise(module: torch.nn.Module, seed: int, size: float = 1.2) -> torch.nn
 
 
 @pytest.fixture
-def parts(pack):
-    """Our modules, in the copy that ComfyUI loaded."""
-    names = {
-        "comfy": "backends.comfy.sd15.detail",
-        "diffusers": "backends.diffusers.sd15.detail",
-        "file": "flash.decoder_file",
-        "core": "flash.detail_decoder",
-    }
-    return SimpleNamespace(**{short: pack.module(f"flash_modules.{name}") for short, name in names.items()})
+def parts():
+    """Our modules."""
+    return SimpleNamespace(comfy=comfy, diffusers=diffusers, file=decoder_file, core=detail_decoder)
 
 
 @pytest.fixture
@@ -118,15 +117,13 @@ def test_both_hosts_give_the_same_pixels(parts, decode, diffusers_vae, weights, 
     torch.testing.assert_close(found, (wanted / 2 + 0.5).clamp(0, 1).movedim(1, -1), rtol=0, atol=1e-5)
 
 
-def test_the_nodes_load_a_file_and_decode(
-    pack, decode, vae, weights, parts, latents, image, tmp_path, monkeypatch
-):
+def test_the_nodes_load_a_file_and_decode(decode, vae, weights, parts, latents, image, tmp_path, monkeypatch):
     import folder_paths
 
     parts.file.write_detail_decoder(tmp_path / "small.safetensors", weights)
     folders = ([str(tmp_path)], {".safetensors"})
     monkeypatch.setitem(folder_paths.folder_names_and_paths, "flash_decoders", folders)
-    nodes = {node.GET_SCHEMA().node_id: node for node in pack.module("nodes").NODES}
+    nodes = {node.GET_SCHEMA().node_id: node for node in our_nodes.NODES}
     assert nodes["FLASH_LoadDetailDecoder"].validate_inputs("small.safetensors") is True
     detail, found = nodes["FLASH_LoadDetailDecoder"].execute("small.safetensors").args
     assert found == "small: 4 levels, warping and attention, for small VAE"

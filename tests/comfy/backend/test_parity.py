@@ -10,6 +10,7 @@ from comfy.utils import unet_to_diffusers
 from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
 from diffusers import MotionAdapter, UNet2DConditionModel, UNetMotionModel
 
+from flash_pack.flash_modules.backends.diffusers import sd15 as diffusers_backend
 from flash_pack.tests.backends.small_models import per_frame, randomise
 
 
@@ -22,7 +23,7 @@ class Twin:
 
 
 @pytest.fixture
-def twin(pack, model) -> Twin:
+def twin(model) -> Twin:
     config = model.model.model_config.unet_config
     unet = UNet2DConditionModel(
         block_out_channels=tuple(config["model_channels"] * m for m in config["channel_mult"]),
@@ -35,7 +36,7 @@ def twin(pack, model) -> Twin:
     weights = model.model.diffusion_model.state_dict()
     names = unet_to_diffusers(config)
     unet.load_state_dict({theirs: weights[names[theirs]].clone() for theirs in unet.state_dict()})
-    return Twin(pack.module("flash_modules.backends.diffusers.sd15"), unet.eval())
+    return Twin(diffusers_backend, unet.eval())
 
 
 @pytest.fixture
@@ -139,7 +140,7 @@ def test_equal_seeds_give_equal_videos(
     m = flash.backend.add_action(model, motion, action_or_none, 0.8)
     m = flash.backend.add_first_frame(m, reference)
     ours = sample(m, "ddim", "ddim_uniform", steps=25)
-    theirs = twin.backend.sample_video(
+    theirs = flash.sampling.sample_video(
         animated_twin.predict,
         z0,
         prompts.positive[0][0],

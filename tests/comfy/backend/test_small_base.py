@@ -8,6 +8,18 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from flash_pack.flash_modules.animatediff.motion_file import read_motion
+from flash_pack.flash_modules.backends.diffusers import sd15 as diffusers
+from flash_pack.flash_modules.backends.diffusers.sd15.train.action import action_training
+from flash_pack.flash_modules.flash.augment import AugmentConfig
+from flash_pack.flash_modules.flash.training.action_training import ActionTrainingConfig
+from flash_pack.flash_modules.flash.training.latent_pool import PoolConfig
+from flash_pack.flash_modules.flash.training.method import MethodConfig
+from flash_pack.flash_modules.training.clips import find_clips
+from flash_pack.flash_modules.training.loop import LoopConfig
+from flash_pack.flash_modules.training.run_folder import RunFolder
+from flash_pack.flash_modules.training.sampling import SamplingConfig
+
 FOLDER = Path(__file__).resolve().parents[3] / "actors" / "weights" / "base"
 MOTION = "motion.safetensors"
 
@@ -61,36 +73,30 @@ def small_base(flash):
 
 
 @pytest.fixture
-def learned(pack, tmp_path):
+def learned(tmp_path):
     """An action in a file, which the small base learned from two clips."""
-
-    def part(name: str):
-        return pack.module(f"flash_modules.{name}")
 
     folder = tmp_path / "turn"
     folder.mkdir()
     for i in range(2):
         frames = [Image.linear_gradient("L").rotate(90 * i + 20 * f).resize((64, 64)) for f in range(8)]
         frames[0].save(folder / f"{i}.gif", save_all=True, append_images=frames[1:], duration=125)
-    config = part("flash.training.action_training").ActionTrainingConfig(
-        method=part("flash.training.method").MethodConfig(
-            augment=part("flash.augment").AugmentConfig(size=64)
-        ),
-        sampling=part("training.sampling").SamplingConfig(num_frames=8),
-        pool=part("flash.training.latent_pool").PoolConfig(per_clip=1),
-        loop=part("training.loop").LoopConfig(steps=3, learning_rate=1e-2),
+    config = ActionTrainingConfig(
+        method=MethodConfig(augment=AugmentConfig(size=64)),
+        sampling=SamplingConfig(num_frames=8),
+        pool=PoolConfig(per_clip=1),
+        loop=LoopConfig(steps=3, learning_rate=1e-2),
     )
     with torch.inference_mode(False):  # nodes run in inference mode, training does not
-        diffusers = part("backends.diffusers.sd15")
-        training = part("backends.diffusers.sd15.train.action").action_training(
+        training = action_training(
             diffusers.load_base(diffusers.find_base(FOLDER)),
             "small base",
-            part("animatediff.motion_file").read_motion(FOLDER / MOTION),
-            part("training.clips").find_clips([folder]).used,
+            read_motion(FOLDER / MOTION),
+            find_clips([folder]).used,
             config,
             torch.device("cpu"),
         )
-        training.run(part("training.run_folder").RunFolder(tmp_path, "run", training.settings(1)))
+        training.run(RunFolder(tmp_path, "run", training.settings(1)))
         training.write(tmp_path / "turn.safetensors", config.loop.steps, standalone=False)
     return tmp_path / "turn.safetensors"
 
@@ -103,8 +109,7 @@ def action(request, flash):
     return flash.action_file.read_action(request.getfixturevalue("learned"))
 
 
-def test_it_animates_in_comfyui_as_without(pack, flash, small_base, action, sample, assert_same):
-    diffusers = pack.module("flash_modules.backends.diffusers.sd15")
+def test_it_animates_in_comfyui_as_without(flash, small_base, action, sample, assert_same):
     base = diffusers.load_base(diffusers.find_base(FOLDER))
     net = diffusers.add_action(base.unet, flash.motion_file.read_motion(FOLDER / MOTION), action)
     texts = "a person is sprinting, red shirt, beach", ""
@@ -139,20 +144,19 @@ def test_it_animates_in_comfyui_as_without(pack, flash, small_base, action, samp
 
 
 def test_our_nodes_make_the_video_of_the_command_line(
-    pack, flash, small_base, learned, assert_same, tmp_path, monkeypatch
+    node_classes, flash, small_base, learned, assert_same, tmp_path, monkeypatch
 ):
     import folder_paths
     from nodes import KSampler
 
     for key, file in (("animatediff_models", FOLDER / MOTION), ("flash_actions", learned)):
         monkeypatch.setitem(folder_paths.folder_names_and_paths, key, ([str(file.parent)], {".safetensors"}))
-    diffusers = pack.module("flash_modules.backends.diffusers.sd15")
     base = diffusers.load_base(diffusers.find_base(FOLDER))
     prompt, negative = (diffusers.encode_prompt(base, text).clone() for text in ("a person turns", ""))
     z0 = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(5))
     frames, steps, seed, cfg, strength = 8, 8, 11, 1.5, 0.2
 
-    nodes = {name: node.execute for name, node in pack.NODE_CLASS_MAPPINGS.items() if "FLASH" in name}
+    nodes = {name: node.execute for name, node in node_classes.items() if "FLASH" in name}
     motion, _ = nodes["FLASH_LoadMotionModule"](MOTION, "auto").args
     action, _ = nodes["FLASH_LoadAction"](learned.name).args
     (model,) = nodes["FLASH_ApplyAction"](small_base, 1.0, motion, action).args

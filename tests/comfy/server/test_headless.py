@@ -5,19 +5,24 @@ import comfy.sd
 import pytest
 import torch
 
+from flash_pack.flash_modules.animatediff.motion_file import read_motion
+from flash_pack.flash_modules.backends.comfy import sd15 as backend
+from flash_pack.flash_modules.backends.diffusers import sd15 as headless
+from flash_pack.flash_modules.flash.adain import AdaINConfig
+from flash_pack.flash_modules.flash.sampling import SamplerConfig, sample_video
+
 PROMPT, NEGATIVE = "a person is shooting a soccer ball", "blurry, worst quality"
 FRAMES, STEPS, SEED = 4, 5, 7
 
 
 @pytest.fixture(scope="module")
-def hosts(base, comfyui, pack):
+def hosts(base, comfyui):
     """MODEL, CLIP and VAE of ComfyUI, and the base model of our own loader."""
     checkpoint = base / "models/checkpoints/v1-5-pruned-emaonly-fp16.safetensors"
-    headless = pack.module("flash_modules.backends.diffusers.sd15")
     base_model = headless.load_base(headless.find_base(checkpoint, comfyui / "comfy/sd1_tokenizer"))
     with torch.inference_mode():
         model, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(str(checkpoint))
-    return model, clip, vae, headless, base_model
+    return model, clip, vae, base_model
 
 
 def difference(ours: torch.Tensor, theirs: torch.Tensor) -> float:
@@ -25,8 +30,8 @@ def difference(ours: torch.Tensor, theirs: torch.Tensor) -> float:
 
 
 @torch.inference_mode()
-def test_prompts_and_pictures_are_encoded_alike_and_equal_seeds_give_equal_videos(hosts, base, pack):
-    model, clip, vae, headless, base_model = hosts
+def test_prompts_and_pictures_are_encoded_alike_and_equal_seeds_give_equal_videos(hosts, base):
+    model, clip, vae, base_model = hosts
     prompts = [clip.encode_from_tokens_scheduled(clip.tokenize(text)) for text in (PROMPT, NEGATIVE)]
     embeds = [headless.encode_prompt(base_model, text) for text in (PROMPT, NEGATIVE)]
     for ours, theirs in zip(embeds, prompts, strict=True):
@@ -37,7 +42,6 @@ def test_prompts_and_pictures_are_encoded_alike_and_equal_seeds_give_equal_video
     z0 = headless.encode_picture(base_model.vae, image)
     assert difference(z0, reference * 0.18215) <= 1e-2  # ComfyUI may run the VAE in bf16
 
-    backend = pack.module("flash_modules.backends.comfy.sd15")
     motion_path = base / "models/animatediff_models/v3_sd15_mm.ckpt"
     m = backend.add_action(model, backend.load_motion(motion_path), None)
     latents = torch.zeros(FRAMES, *reference.shape[1:])
@@ -53,15 +57,14 @@ def test_prompts_and_pictures_are_encoded_alike_and_equal_seeds_give_equal_video
         seed=SEED,
         disable_pbar=True,
     )
-    motion = pack.module("flash_modules.animatediff.motion_file").read_motion(motion_path)
-    sampling = pack.module("flash_modules.flash.sampling")
-    headless_video = sampling.sample_video(
+    motion = read_motion(motion_path)
+    headless_video = sample_video(
         headless.add_action(base_model.unet, motion, None).predict,
         reference * 0.18215,
         *(theirs[0][0] for theirs in prompts),
         prediction="epsilon",
         seed=SEED,
-        config=sampling.SamplerConfig(num_frames=FRAMES, steps=STEPS),
-        style=pack.module("flash_modules.flash.adain").AdaINConfig(strength=0.0),
+        config=SamplerConfig(num_frames=FRAMES, steps=STEPS),
+        style=AdaINConfig(strength=0.0),
     )
     assert difference(headless_video / 0.18215, comfyui_video) <= 1e-4

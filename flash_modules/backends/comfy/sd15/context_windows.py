@@ -11,9 +11,7 @@ import torch
 from comfy.context_windows import IndexListContextHandler
 from torch import Tensor
 
-VIDEO = "flash_video"
-"""WholeVideo, during one step."""
-_PLACE = "flash_cond"
+from .options import COND_PLACE
 
 
 @dataclass(frozen=True)
@@ -30,7 +28,7 @@ def whole_video(x_FCHW: Tensor, sigma_F: Tensor, conds: dict[str, list[dict]]) -
     """The video of this step. Marks the prompts of the run, so that a window's prompt is found again."""
     prompts = tuple(cond for side in conds.values() for cond in side)
     for place, cond in enumerate(prompts):
-        cond[_PLACE] = place
+        cond[COND_PLACE] = place
     return WholeVideo(x_FCHW, sigma_F, prompts)
 
 
@@ -83,9 +81,9 @@ def run_window(run: Callable, video: WholeVideo, model, conds, x_in: Tensor, mod
 
 def _cut(cond: dict, conds: tuple[dict, ...], frames: list[int], total: int) -> dict:
     """A prompt for these frames: whatever is given per frame is taken from the whole video's prompt."""
-    if _PLACE not in cond:  # a node's own prompt, which belongs to no frame
+    if COND_PLACE not in cond:  # a node's own prompt, which belongs to no frame
         return cond
-    whole = conds[cond[_PLACE]]
+    whole = conds[cond[COND_PLACE]]
 
     def per_frame(value) -> bool:
         return isinstance(value, torch.Tensor) and value.ndim > 0 and value.shape[0] == total

@@ -17,6 +17,12 @@ CROSS_FRAME = "flash_cross_frame"
 """True where cross-frame attention is installed."""
 FIRST_FRAME = "flash_first_frame"
 """CleanFirstFrame."""
+VIDEO = "flash_video"
+"""WholeVideo, during one step."""
+RUN = "flash_run"
+"""Key of the wrappers of a sampling run."""
+COND_PLACE = "flash_cond"
+"""In a prompt: where it stands among those of the whole video."""
 
 Place = tuple[str, int, type[nn.Module]]
 """Side and index of a block, ("input", 1), and the class of the layer that a motion module follows there."""

@@ -8,10 +8,8 @@ from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 
 from ....flash.first_frame import replace_first_frame
-from .context_windows import VIDEO, check_windows, run_window, whole_video
-from .options import CROSS_FRAME, FIRST_FRAME, MOTION
-
-_RUN = "flash_run"
+from .context_windows import check_windows, run_window, whole_video
+from .options import CROSS_FRAME, FIRST_FRAME, MOTION, RUN, VIDEO
 
 
 def add_run_wrappers(m: ModelPatcher) -> ModelPatcher:
@@ -22,8 +20,8 @@ def add_run_wrappers(m: ModelPatcher) -> ModelPatcher:
         (WrappersMP.CALC_COND_BATCH, _calc_cond_batch),
     )
     for kind, wrapper in wrappers:
-        m.remove_wrappers_with_key(kind, _RUN)
-        m.add_wrapper_with_key(kind, _RUN, wrapper)
+        m.remove_wrappers_with_key(kind, RUN)
+        m.add_wrapper_with_key(kind, RUN, wrapper)
     return m
 
 

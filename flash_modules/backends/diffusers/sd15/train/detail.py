@@ -33,7 +33,7 @@ class DetailTrainingConfig:
     size: int = 512
     """Pixels of the square that is trained on."""
     frames: int = 2
-    """Frames of a part of a step: 1 to 4, as memory allows. Not in the paper."""
+    """Frames of a micro-batch: 1 to 4, as memory allows. Not in the paper."""
     width: int = DetailDecoderConfig.width
     warping: bool = True
     attention: bool = True
@@ -103,8 +103,8 @@ class DetailTraining:
             mended_FCHW = decode_with_details(self.vae, self.decoder, latents_FCHW, references, strength)
         return mended_FCHW / 2 + 0.5
 
-    def settings(self, parts_of_a_step: int) -> dict[str, Any]:
-        """What may not change while a run goes on."""
+    def settings(self, micro_batches: int) -> dict[str, Any]:
+        """What may not change while a run goes on; a step has so many micro-batches, in all processes."""
         config = self.config
         return {
             "clips": [
@@ -118,7 +118,7 @@ class DetailTraining:
             "distortion": asdict(config.distortion),
             "sampling": asdict(config.sampling),
             **config.loop.settings,
-            "parts_of_a_step": parts_of_a_step,
+            "parts_of_a_step": micro_batches,
             "seed": config.seed,
             "dtype": str(config.dtype).removeprefix("torch."),
         }
@@ -151,7 +151,7 @@ class DetailTraining:
 
     @torch.no_grad()
     def sample(self, number: int) -> dict[str, Tensor]:
-        """Pictures (F, C, H, W) in [0, 1] of a part: true, of the VAE alone, ours, and what ours is off."""
+        """Pictures (F, C, H, W) in [0, 1] of a micro-batch: true, the VAE's, ours, and what ours is off."""
         drawn = self.loss.draw(number)
         distorted_FCHW, first_1CHW = (x.to(self.device) for x in (drawn.distorted_FCHW, drawn.first_1CHW))
         plain_FCHW, ours_FCHW = (

@@ -2,12 +2,12 @@
 
 from torch import Tensor
 
-from .....flash.training.method import is_trained
+from .....flash.training.method import Trainable, is_trained
 from ..action import keys_values
 from ..motion import AnimatedUNet
 
 
-def select_trainable(model: AnimatedUNet, trainable: str = "attention") -> dict[str, Tensor]:
+def select_trainable(model: AnimatedUNet, trainable: Trainable = "attention") -> dict[str, Tensor]:
     """The weights that learn, by their names in action files; all others are frozen.
 
     Of the motion modules it is what `is_trained` says, of the U-Net the keys and values of all attentions

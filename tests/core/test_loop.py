@@ -306,7 +306,7 @@ class Pair:
     """Two processes as two threads that wait for each other."""
 
     def __init__(self) -> None:
-        self.barrier = threading.Barrier(2)
+        self.barrier = threading.Barrier(2, timeout=60)  # seconds: the other one may have failed
         self.shared: dict[int, object] = {}
 
     def meet(self, index: int, value: object) -> list[object]:
@@ -337,7 +337,8 @@ def test_two_processes_do_what_one_does_with_twice_the_accumulation(tmp_path: Pa
 
     def work(index: int) -> None:
         processes: Processes = OneOfTwo(pair, index)
-        run, config = run_at(tmp_path, "both"), LoopConfig(steps=6, learning_rate=1e-2)
+        run = RunFolder(tmp_path, "both", SETTINGS, first=False)
+        config = LoopConfig(steps=6, learning_rate=1e-2)
         results[index] = trained(run, config, processes=processes)
 
     run_at(tmp_path, "both")

@@ -10,7 +10,7 @@ PYTHON ?= python3
 ARGS ?=
 export COMFYUI_PATH ?= $(HOME)/comfy/ComfyUI
 COMFYUI_PYTHON ?= $(firstword $(wildcard $(COMFYUI_PATH)/.venv/bin/python) .venv/bin/python)
-TEST_FOLDERS = $(wildcard tests/core tests/backends tests/actors)
+TEST_FOLDERS = $(wildcard tests/core tests/backends tests/actors tests/old)
 
 .PHONY: test test-host check lint-imports demo bench bench-train bench-details clean
 

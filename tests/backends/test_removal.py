@@ -93,13 +93,14 @@ def test_alignment_alone_is_taken_out_and_goes_in_again() -> None:
     model = add_cross_frame_attention(add_motion(small_unet(), motion()))
     plain, config = predict(model), AlignmentConfig()
     call = VideoCall(num_pairs=B // 2, swaps_L=torch.ones(6, dtype=torch.bool))
-    ends = []
+    processors, ends = model.unet.attn_processors, []
     for _ in range(2):
         aligned = add_alignment(model, config, checkpointing="motion")
         with torch.no_grad():
             ends.append(aligned(*inputs(), call))
         assert aligned.remove() is model
         assert torch.equal(predict(model), plain)
+        assert all(model.unet.attn_processors[key] is processor for key, processor in processors.items())
     assert torch.equal(*ends)
     assert not torch.equal(ends[0], plain)
 

@@ -38,13 +38,13 @@ demo: .venv/ready
 	.venv/bin/python -m actors demo $(if $(ACTION),--action "$(ACTION)") $(ARGS)
 
 bench: .venv/ready
-	COMFYUI_PYTHON="$(COMFYUI_PYTHON)" .venv/bin/python benchmarks/bench.py $(ARGS)
+	COMFYUI_PYTHON="$(COMFYUI_PYTHON)" .venv/bin/python -m benchmarks.bench $(ARGS)
 
 bench-train: .venv/ready
-	.venv/bin/python benchmarks/bench_train.py $(ARGS)
+	.venv/bin/python -m benchmarks.bench_train $(ARGS)
 
 bench-details: .venv/ready
-	.venv/bin/python benchmarks/bench_details.py $(ARGS)
+	.venv/bin/python -m benchmarks.bench_details $(ARGS)
 
 # Only the dependencies are installed: the tests must see this folder, and not a copy or a path to it.
 .venv/ready: pyproject.toml

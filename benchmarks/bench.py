@@ -9,11 +9,11 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-from measure import add_options
+from .measure import ROOT, add_options
 
-HERE = Path(__file__).resolve().parent
 COMFYUI_PYTHON = os.environ.get("COMFYUI_PYTHON") or sys.executable
 OWN_PYTHON_LIMIT_MS = 10
 """1 % of a step that takes a second."""
@@ -22,7 +22,7 @@ OWN_PYTHON_LIMIT_MS = 10
 def main() -> None:
     parser = argparse.ArgumentParser(description="Time and memory of one step of generation.")
     options = add_options(parser).parse_args()
-    hosts = [(sys.executable, "rows_diffusers.py"), (COMFYUI_PYTHON, "rows_comfyui.py")]
+    hosts = [(sys.executable, "rows_diffusers"), (COMFYUI_PYTHON, "rows_comfyui")]
     notes = []
     print("| host | U-Net | seconds per step | x bare | peak memory | x bare |")
     print("| --- | --- | ---: | ---: | ---: | ---: |", flush=True)
@@ -43,16 +43,17 @@ def main() -> None:
     print("", *(f"- {note}" for note in notes), sep="\n")
 
 
-def run(python: str, script: str, *more: str) -> dict:
+def run(python: str, script: str, *more: str) -> dict[str, Any]:
     """The result of one process: the last line that it prints."""
-    command = [python, str(HERE / script), *sys.argv[1:], *more]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = [python, "-m", f"benchmarks.{script}", *sys.argv[1:], *more]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{done.stderr}\n{script} {' '.join(more)} failed; its messages are above.")
-    return json.loads(done.stdout.splitlines()[-1])
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
 
 
-def print_rows(python: str, script: str, timed: dict) -> None:
+def print_rows(python: str, script: str, timed: Mapping[str, Any]) -> None:
     bare_seconds = bare_peak = 0.0
     for row, seconds in timed["seconds"].items():
         peak = run(python, script, "--memory", row)["peak"]
@@ -64,8 +65,8 @@ def print_rows(python: str, script: str, timed: dict) -> None:
         )
 
 
-def comfyui_notes():
-    found = run(COMFYUI_PYTHON, "rows_comfyui.py", "--more")
+def comfyui_notes() -> Iterator[str]:
+    found = run(COMFYUI_PYTHON, "rows_comfyui", "--more")
     yield (
         f"Our wrappers and patches in ComfyUI (Apply Action, First Frame) take {found['hooks']:.1f} ms of "
         f"Python per step; the aim is below {OWN_PYTHON_LIMIT_MS} ms, 1 % of a second. With the lines and "

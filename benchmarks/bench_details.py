@@ -6,28 +6,30 @@ Prints a Markdown table. The cost of 512x512 is counted; what is timed is timed 
 import argparse
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKL
 from diffusers.utils import logging
-from measure import CPU, CUDA, SMALL, Load, Step, add_options, choose_load, clock, randomise, time_rows
 from torch import Tensor
 
-from flash_pack.flash_modules.backends.diffusers.sd15.detail import decode_with_details, reference_features
-from flash_pack.flash_modules.flash.detail_decoder import DetailDecoder, DetailDecoderConfig
-from flash_pack.flash_modules.training.cost import Cost, counting
+from flash_modules.backends.diffusers.sd15.detail import decode_with_details, reference_features
+from flash_modules.flash.detail_decoder import DetailDecoder, DetailDecoderConfig
+from flash_modules.training.cost import Cost, counting
+
+from .measure import CPU, CUDA, SMALL, Load, Rows, Step, add_options, choose_load, clock, randomise, time_rows
 
 LOADS = {
     "cpu": replace(CPU, num_frames=1, widths=(128, 256, 512, 512)),
-    "cuda": replace(CUDA, num_frames=4, widths=(128, 256, 512, 512)),
+    "cuda": replace(CUDA, num_frames=16, widths=(128, 256, 512, 512)),
     "small": replace(SMALL, num_frames=1),
 }
 COUNTED = replace(LOADS["cpu"], pixels=512)
 FRAMES = 16
 """Of the video whose cost is counted; its reference is encoded once."""
 PLAIN = "plain decode"
-DECODERS: Mapping[str, Mapping] = {
+DECODERS: Mapping[str, Mapping[str, Any]] = {
     "with details": {},
     "with details, warping alone": {"attention": False},
     "with details, attention alone": {"warping": False},
@@ -65,12 +67,12 @@ class Vae:
     def _place(self, module: Any, seed: int) -> Any:
         return randomise(module.to(self.load.dtype).to_empty(device=self.load.device), seed)
 
-    def decoder(self, **settings) -> DetailDecoder:
+    def decoder(self, **settings: Any) -> DetailDecoder:
         config = DetailDecoderConfig(channels=self.load.widths, **settings)
         return self._place(DetailDecoder(config, device="meta"), seed=1)
 
-    def plain(self) -> Tensor:
-        return self.vae.decode(self.latents_FCHW / self.vae.config.scaling_factor, return_dict=False)[0]
+    def plain(self, latents_FCHW: Tensor) -> Tensor:
+        return self.vae.decode(latents_FCHW / self.vae.config.scaling_factor, return_dict=False)[0]
 
     def references(self) -> list[Tensor]:
         return reference_features(self.vae, self.picture_1HWC)
@@ -115,7 +117,7 @@ def count() -> Mapping[str, Cost]:
     references = [torch.empty(shape) for shape in shapes]
     encoding, held = counter.cost.flops, sum(features.nbytes for features in references)
     with counting() as counter:
-        vae.plain()
+        vae.plain(vae.latents_FCHW)
     costs[PLAIN] = Cost(FRAMES * counter.cost.flops, counter.cost.peak_bytes)
     for row, settings in DECODERS.items():
         decoder = vae.decoder(**settings)
@@ -125,24 +127,26 @@ def count() -> Mapping[str, Cost]:
     return costs
 
 
-def rows(load: Load) -> Mapping[str, Callable[[], Step]]:
-    """Builders of the timed rows, on one VAE."""
+def rows(load: Load) -> Rows:
+    """Builders of the timed rows, on one VAE. Frames are decoded one after the other."""
     vae = Vae(load)
     references = vae.references()
 
-    def build(decode: Callable[[], Tensor]) -> Callable[[], Step]:
+    def step(decode: Callable[[Tensor], Tensor]) -> Step:
         def step() -> float:
             start = clock()
-            decode()
+            for latent_1CHW in vae.latents_FCHW.split(1):
+                decode(latent_1CHW)
             return clock() - start
 
-        return lambda: step
+        return step
 
-    builders = {PLAIN: build(vae.plain)}
-    for row, settings in DECODERS.items():
+    def detailed(settings: Mapping[str, Any]) -> Step:
         decoder = vae.decoder(**settings)
-        builders[row] = build(lambda d=decoder: decode_with_details(vae.vae, d, vae.latents_FCHW, references))
-    return builders
+        return step(lambda latent_1CHW: decode_with_details(vae.vae, decoder, latent_1CHW, references))
+
+    detailed_rows = {row: partial(detailed, settings) for row, settings in DECODERS.items()}
+    return {PLAIN: lambda: step(vae.plain), **detailed_rows}
 
 
 if __name__ == "__main__":

@@ -9,12 +9,13 @@ import math
 import sys
 from dataclasses import replace
 
-from bench import run
 from diffusers.utils import logging
-from measure import Load, add_options, choose_load
-from rows_train import CUDA, LOADS, PRODUCT, TrainLoad, count_flops
 
-SCRIPT = "rows_train.py"
+from .bench import run
+from .measure import Load, add_options, choose_load
+from .rows_train import CUDA, LOADS, PRODUCT, TrainLoad, count_flops
+
+SCRIPT = "rows_train"
 SIZES = (256, 384, 512)
 UNMEASURED = "unmeasured"
 NOTES = (

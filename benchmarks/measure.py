@@ -1,28 +1,26 @@
 """What is measured, and how: sizes, random weights, clocks and memory, for the processes of both hosts."""
 
 import argparse
+import gc
 import json
+import math
 import resource
 import statistics
 import sys
 import time
-import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from flash_modules.animatediff.motion_file import MotionWeights
+from flash_modules.animatediff.motion_module import MotionConfig, MotionModel
 
 ROOT = Path(__file__).resolve().parents[1]
-
-# The pack as `flash_pack`: the root on sys.path would hide ComfyUI's nodes.py behind our folder.
-flash_pack = types.ModuleType("flash_pack")
-flash_pack.__path__ = [str(ROOT)]
-sys.modules["flash_pack"] = flash_pack
-
-from flash_pack.flash_modules.animatediff.motion_file import MotionWeights  # noqa: E402
-from flash_pack.flash_modules.animatediff.motion_module import MotionConfig, MotionModel  # noqa: E402
 
 TEXT_WIDTH = 768
 NUM_PROMPTS = 2
@@ -67,6 +65,23 @@ SMALL = Load(
 LOADS: Mapping[str, Load] = {"cpu": CPU, "cuda": CUDA, "small": SMALL}
 
 
+FAILURES = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""Of one row, which the others survive."""
+
+AnyLoad = TypeVar("AnyLoad", bound=Load)
+AnyModule = TypeVar("AnyModule", bound=nn.Module)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """A step of a row."""
+
+    seconds: float
+    peak_bytes: int
+    flops: int
+    """A multiply and an add are two; layers that run again count each time."""
+
+
 def add_options(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     """The options of the whole benchmark, which it hands to its processes."""
     parser.add_argument("--small", action="store_true", help="a quick try with reduced widths on the CPU")
@@ -76,7 +91,7 @@ def add_options(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     return parser
 
 
-def choose_load(options: argparse.Namespace, loads: Mapping[str, Load]) -> Load:
+def choose_load(options: argparse.Namespace, loads: Mapping[str, AnyLoad]) -> AnyLoad:
     """The sizes that the options and the device ask for."""
     load = loads["small" if options.small else "cuda" if torch.cuda.is_available() else "cpu"]
     return replace(load, pixels=options.pixels or load.pixels)
@@ -84,9 +99,9 @@ def choose_load(options: argparse.Namespace, loads: Mapping[str, Load]) -> Load:
 
 def serve(
     host: str,
-    make_rows: Callable[[Load], Rows],
-    more: Callable[[], dict] = dict,
-    loads: Mapping[str, Load] = LOADS,
+    make_rows: Callable[[AnyLoad], Rows],
+    loads: Mapping[str, AnyLoad],
+    more: Callable[[], dict[str, Any]] = dict,
 ) -> None:
     """Be one process: time all rows, or take the memory of one (--memory ROW), or measure `more` (--more).
 
@@ -99,6 +114,7 @@ def serve(
     if options.threads:
         torch.set_num_threads(options.threads)
     load = choose_load(options, loads)
+    result: dict[str, Any]
     if options.more:
         result = more()
     elif options.memory:
@@ -118,6 +134,43 @@ def time_rows(rows: Rows, rounds: int) -> dict[str, float]:
     return {name: statistics.median(measured[1:]) for name, measured in seconds.items()}  # 0 is a warm-up
 
 
+def measure_rows(rows: Rows, load: Load, rounds: int) -> Iterator[tuple[str, Measured | str]]:
+    """Each row by itself, one after the other: what its step takes, or why it failed."""
+    for name, build in rows.items():
+        try:
+            yield name, measure_step(build(), load, rounds)
+        except FAILURES as error:
+            yield name, f"{type(error).__name__}: {error}"
+        release()
+
+
+def measure_step(step: Step, load: Load, rounds: int, *, counted: bool = True) -> Measured:
+    """After two steps to warm up, in the first of which FLOPs are counted unless that is off."""
+    flops = count_step(step) if counted else 0
+    step()
+    if load.device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    seconds = statistics.median(step() for _ in range(rounds))
+    if seconds == math.inf:
+        raise RuntimeError("out of memory")
+    return Measured(seconds=seconds, peak_bytes=peak_bytes(load), flops=flops)
+
+
+def count_step(step: Step) -> int:
+    """FLOPs of a step."""
+    with FlopCounterMode(display=False) as counter:
+        step()
+    release()  # the counter keeps what checkpointed layers compute anew
+    return counter.get_total_flops()
+
+
+def release() -> None:
+    """Give back the memory of what is no longer used."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
 def peak_memory(build: Callable[[], Step], load: Load) -> int:
     """Bytes: of a whole process that ran a step, or of a step with all weights on a GPU."""
     step = build()
@@ -125,6 +178,12 @@ def peak_memory(build: Callable[[], Step], load: Load) -> int:
     if load.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
         step()
+    return peak_bytes(load)
+
+
+def peak_bytes(load: Load) -> int:
+    """The most that was held since the last reset on a GPU, else by the process so far."""
+    if load.device == "cuda":
         return torch.cuda.max_memory_allocated()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak
@@ -137,7 +196,7 @@ def clock() -> float:
     return time.perf_counter()
 
 
-def randomise(module: nn.Module, seed: int) -> nn.Module:
+def randomise(module: AnyModule, seed: int) -> AnyModule:
     """The same weights for the same seed: matrices that keep a deviation of 1, plain norms, no biases."""
     generators: dict[torch.device, torch.Generator] = {}
     for name, weight in module.named_parameters():
@@ -161,10 +220,10 @@ def motion_config(widths: tuple[int, ...]) -> MotionConfig:
     )
 
 
-def hollow_motion(load: Load) -> MotionWeights:
+def hollow_motion(load: Load, device: str = "cpu") -> MotionWeights:
     """Zeros that take no memory until they are copied: the motion of a U-Net that `randomise` fills then."""
     config = motion_config(load.widths)
-    zero = torch.zeros((), dtype=load.dtype)
+    zero = torch.zeros((), dtype=load.dtype, device=device)
     shapes = MotionModel(config, device="meta").state_dict()
     tensors = {name: zero.expand(tensor.shape) for name, tensor in shapes.items()}
     return MotionWeights(name="random", version="v2", reason="made so", config=config, tensors=tensors)

@@ -3,16 +3,19 @@
 import cProfile
 import json
 import pstats
+import runpy
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path += [str(folder) for folder in (ROOT / ".venv").glob("lib/python*/site-packages")]  # last: pytest
 
-import measure  # noqa: E402
+from . import measure  # noqa: E402
 
-from flash_pack.tests.comfy.conftest import REASON  # noqa: E402  (this sets ComfyUI up)
+REASON = runpy.run_path(str(measure.ROOT / "tests" / "comfy" / "conftest.py"))["REASON"]  # sets ComfyUI up
 
 if REASON:
     print("\n" + json.dumps({"left_out": REASON}))
@@ -27,11 +30,12 @@ import psutil  # noqa: E402
 import torch  # noqa: E402
 from comfy.model_patcher import ModelPatcher  # noqa: E402
 from comfy.patcher_extension import WrappersMP  # noqa: E402
-from measure import SMALL, TEXT_WIDTH, Load, Rows, Step  # noqa: E402
 
-from flash_pack.flash_modules.backends.comfy.sd15 import add_action, add_first_frame, add_motion  # noqa: E402
-from flash_pack.flash_modules.backends.comfy.sd15.motion import LoadedMotion, hand_over  # noqa: E402
-from flash_pack.flash_modules.flash.first_frame import first_frame_latents  # noqa: E402
+from flash_modules.backends.comfy.sd15 import add_action, add_first_frame, add_motion  # noqa: E402
+from flash_modules.backends.comfy.sd15.motion import LoadedMotion, hand_over  # noqa: E402
+from flash_modules.flash.first_frame import first_frame_latents  # noqa: E402
+
+from .measure import LOADS, SMALL, TEXT_WIDTH, Load, Rows, Step  # noqa: E402
 
 PACK = ROOT / "flash_modules"
 BACKEND = PACK / "backends"
@@ -86,7 +90,7 @@ def flash_model(load: Load, model: ModelPatcher) -> ModelPatcher:
     return add_first_frame(add_action(model, load_motion(load), None), reference(load))
 
 
-def sample(load: Load, model: ModelPatcher, steps: int, callback=None) -> None:
+def sample(load: Load, model: ModelPatcher, steps: int, callback: Callable[..., None] | None = None) -> None:
     generator = torch.Generator().manual_seed(3)
     positive, negative = (
         [[torch.randn(1, load.text_tokens, TEXT_WIDTH, generator=generator), {}]] for _ in range(2)
@@ -103,7 +107,7 @@ def timed(load: Load, model: ModelPatcher) -> Step:
     """One step in ComfyUI's sampler; what it prepares before the first step is left out."""
     seconds: list[float] = []
 
-    def stopwatch(executor, *args, **kwargs):
+    def stopwatch(executor: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         start = measure.clock()
         out = executor(*args, **kwargs)
         seconds.append(measure.clock() - start)
@@ -128,7 +132,7 @@ def rows(load: Load) -> Rows:
     }
 
 
-def more() -> dict:
+def more() -> dict[str, Any]:
     """Milliseconds a step in our own Python, and memory of a long run: with small widths, and all modules."""
     model = flash_model(SMALL, bare_model(SMALL))
     sample(SMALL, model, steps=2)
@@ -136,7 +140,7 @@ def more() -> dict:
     profile.runcall(sample, SMALL, model, steps=PROFILED_STEPS)
     memory: dict[int, int] = {}
 
-    def look(step, *_):
+    def look(step: int, *_: object) -> None:
         if step + 1 in MEMORY_STEPS:
             memory[step + 1] = psutil.Process().memory_info().rss
 
@@ -146,11 +150,11 @@ def more() -> dict:
 
 def own_python(profile: cProfile.Profile, folder: Path) -> float:
     """Milliseconds a step in functions of this folder, calls of torch excluded, its operators (+, *) not."""
-    functions = pstats.Stats(profile).stats.items()
+    functions = vars(pstats.Stats(profile))["stats"].items()
     own = (seconds for (file, *_), (_, _, seconds, *_) in functions if Path(file).is_relative_to(folder))
     return 1e3 * sum(own) / PROFILED_STEPS
 
 
 if __name__ == "__main__":
     with torch.inference_mode():
-        measure.serve(f"ComfyUI {comfyui_version.__version__}", rows, more)
+        measure.serve(f"ComfyUI {comfyui_version.__version__}", rows, LOADS, more)

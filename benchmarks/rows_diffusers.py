@@ -5,7 +5,17 @@ from collections.abc import Callable
 import diffusers
 import torch
 from diffusers import MotionAdapter, UNet2DConditionModel, UNetMotionModel
-from measure import (
+
+from flash_modules.animatediff.motion_layout import animatediff_names
+from flash_modules.animatediff.motion_module import MotionModel, sinusoidal_positions
+from flash_modules.backends.diffusers.sd15 import (
+    AnimatedUNet,
+    add_cross_frame_attention,
+    add_motion,
+)
+
+from .measure import (
+    LOADS,
     NUM_PROMPTS,
     TEXT_WIDTH,
     Load,
@@ -16,14 +26,6 @@ from measure import (
     motion_config,
     randomise,
     serve,
-)
-
-from flash_pack.flash_modules.animatediff.motion_layout import animatediff_names
-from flash_pack.flash_modules.animatediff.motion_module import MotionModel, sinusoidal_positions
-from flash_pack.flash_modules.backends.diffusers.sd15 import (
-    AnimatedUNet,
-    add_cross_frame_attention,
-    add_motion,
 )
 
 TIMESTEP = 481
@@ -49,7 +51,7 @@ class Models:
         return unet.eval()
 
     def animated(self) -> AnimatedUNet:
-        model = add_motion(self.unet(), hollow_motion(self.load))
+        model = add_motion(self.unet(), hollow_motion(self.load, self.load.device))
         randomise(model.motion, seed=1)
         return model
 
@@ -114,4 +116,4 @@ def _timed(call: Callable[[], object]) -> Step:
 
 if __name__ == "__main__":
     with torch.inference_mode():
-        serve(f"diffusers {diffusers.__version__}", rows)
+        serve(f"diffusers {diffusers.__version__}", rows, LOADS)

@@ -5,24 +5,27 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import diffusers
 import torch
 from diffusers import AutoencoderKL
-from measure import TEXT_WIDTH, Load, Rows, Step, clock, randomise, serve
-from rows_diffusers import Models
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from flash_pack.flash_modules.backends.diffusers.sd15 import add_cross_frame_attention, encode_picture
-from flash_pack.flash_modules.backends.diffusers.sd15.train.alignment import AlignedUNet, add_alignment
-from flash_pack.flash_modules.backends.diffusers.sd15.train.trainable import select_trainable
-from flash_pack.flash_modules.flash.motion_alignment import VideoCall
-from flash_pack.flash_modules.flash.training.action_loss import ActionLoss
-from flash_pack.flash_modules.flash.training.loss import Predict
-from flash_pack.flash_modules.flash.training.method import VARIANTS, MethodConfig
-from flash_pack.flash_modules.training.loop import LoopConfig
+from flash_modules.backends.diffusers.sd15 import add_cross_frame_attention, encode_picture
+from flash_modules.backends.diffusers.sd15.train.alignment import AlignedUNet, add_alignment
+from flash_modules.backends.diffusers.sd15.train.trainable import select_trainable
+from flash_modules.flash.motion_alignment import VideoCall
+from flash_modules.flash.training.action_loss import ActionLoss
+from flash_modules.flash.training.action_training import Checkpointing
+from flash_modules.flash.training.latent_pool import LatentPool
+from flash_modules.flash.training.loss import Predict
+from flash_modules.flash.training.method import VARIANTS, MethodConfig
+from flash_modules.training.loop import LoopConfig
+
+from .measure import TEXT_WIDTH, Load, Rows, Step, clock, randomise, serve
+from .rows_diffusers import Models
 
 PRODUCT = "matrix product"
 """A row that is no training: the device's own rate, taken in turn with the others."""
@@ -73,7 +76,7 @@ class Training:
             self.weights, lr=config.learning_rate, weight_decay=config.weight_decay
         )
 
-    def ours(self, method: MethodConfig, checkpointing: str = "none") -> ActionLoss:
+    def ours(self, method: MethodConfig, checkpointing: Checkpointing = "none") -> ActionLoss:
         """Both clips in one forward pass, their latents at hand."""
         model = self._model(method, checkpointing)
         latents_VFCHW = torch.randn(2, self.load.num_frames, 4, self.load.size, self.load.size)
@@ -88,7 +91,9 @@ class Training:
         def encode(clip: int, number: int) -> Tensor:
             return torch.stack([encode_picture(vae, video_FHWC) for _ in ("original", "twin")])
 
-        def one_by_one(latents_BFCHW: Tensor, timestep_B: Tensor, text: Tensor, call: VideoCall) -> Tensor:
+        def one_by_one(
+            latents_BFCHW: Tensor, timestep_B: Tensor, text: Tensor, call: VideoCall | None
+        ) -> Tensor:
             videos = zip(latents_BFCHW.split(1), timestep_B.split(1), text.split(1), strict=True)
             return torch.cat([model(*video) for video in videos])
 
@@ -116,7 +121,7 @@ class Training:
         self.optimizer.step()
         self.optimizer.zero_grad()
 
-    def _model(self, method: MethodConfig, checkpointing: str) -> AlignedUNet:
+    def _model(self, method: MethodConfig, checkpointing: Checkpointing) -> AlignedUNet:
         animated = self.models.animated()
         animated.load_state_dict(self.shared, assign=True)
         select_trainable(animated, method.trainable)
@@ -143,8 +148,8 @@ class Training:
         return ActionLoss(
             predict=self._cast(predict),
             prediction="epsilon",
-            num_layers=model.num_layers,
-            pool=Pool((clip,), entry),
+            num_layers=len(model.layers),
+            pool=cast(LatentPool, Pool((clip,), entry)),
             text_embeds={"": text_1MC},
             method=method,
             text_drop=0.0,
@@ -202,4 +207,4 @@ def _flops(loss: ActionLoss) -> int:
 
 
 if __name__ == "__main__":
-    serve(f"diffusers {diffusers.__version__}", rows, loads=LOADS)
+    serve(f"diffusers {diffusers.__version__}", rows, LOADS)

@@ -1,0 +1,1 @@
+"""What the pack costs: `python -m benchmarks.NAME` from the repository's root, as the Makefile does."""

@@ -4,15 +4,16 @@
 # make bench    time and memory of one generation
 # make bench-train    cost, time and memory of one step of training
 # make bench-details    cost, time and memory of decoding with details
+# make bench-gpu    everything that a GPU must show, in one command with a time limit; writes docs/speed.md
 # One test: .venv/bin/pytest tests/core -k name    Inside ComfyUI: make test-host ARGS="-k name"
 
 PYTHON ?= python3
 ARGS ?=
 export COMFYUI_PATH ?= $(HOME)/comfy/ComfyUI
 COMFYUI_PYTHON ?= $(firstword $(wildcard $(COMFYUI_PATH)/.venv/bin/python) .venv/bin/python)
-TEST_FOLDERS = $(wildcard tests/core tests/backends tests/actors tests/old)
+TEST_FOLDERS = $(wildcard tests/core tests/backends tests/actors tests/benchmarks)
 
-.PHONY: test test-host check lint-imports demo bench bench-train bench-details clean
+.PHONY: test test-host check lint-imports demo bench bench-train bench-details bench-gpu clean
 
 test: .venv/ready
 	$(if $(TEST_FOLDERS),.venv/bin/pytest $(TEST_FOLDERS) $(ARGS),@echo "There are no tests/core and tests/backends.")
@@ -45,6 +46,9 @@ bench-train: .venv/ready
 
 bench-details: .venv/ready
 	.venv/bin/python -m benchmarks.bench_details $(ARGS)
+
+bench-gpu: .venv/ready
+	COMFYUI_PYTHON="$(COMFYUI_PYTHON)" .venv/bin/python -m benchmarks.bench_gpu --page docs/speed.md $(ARGS)
 
 # Only the dependencies are installed: the tests must see this folder, and not a copy or a path to it.
 .venv/ready: pyproject.toml

@@ -28,9 +28,9 @@ LOADS = {
 COUNTED = replace(LOADS["cpu"], pixels=512)
 FRAMES = 16
 """Of the video whose cost is counted; its reference is encoded once."""
-PLAIN = "plain decode"
+PLAIN, DETAILED = "plain decode", "with details"
 DECODERS: Mapping[str, Mapping[str, Any]] = {
-    "with details": {},
+    DETAILED: {},
     "with details, warping alone": {"attention": False},
     "with details, attention alone": {"warping": False},
     "with details, attention to all patches": {"max_keys": 256},

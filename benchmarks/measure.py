@@ -9,13 +9,14 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from flash_modules.animatediff.motion_file import MotionWeights
 from flash_modules.animatediff.motion_module import MotionConfig, MotionModel
@@ -103,13 +104,15 @@ def serve(
     loads: Mapping[str, AnyLoad],
     more: Callable[[], dict[str, Any]] = dict,
 ) -> None:
-    """Be one process: time all rows, or take the memory of one (--memory ROW), or measure `more` (--more).
+    """Be one process: time all rows, or take the memory of one (--memory ROW), or both of each by itself
+    (--each), or measure `more` (--more).
 
     The result is the last line of the output, as JSON.
     """
     parser = add_options(argparse.ArgumentParser())
     parser.add_argument("--memory", metavar="ROW")
     parser.add_argument("--more", action="store_true")
+    parser.add_argument("--each", action="store_true", help="time and memory of each row by itself")
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -117,6 +120,9 @@ def serve(
     result: dict[str, Any]
     if options.more:
         result = more()
+    elif options.each:
+        each = measure_rows(make_rows(load), load, options.rounds)
+        result = {"load": str(load), "each": [{"row": name, **figures(found)} for name, found in each]}
     elif options.memory:
         result = {"peak": peak_memory(make_rows(load)[options.memory], load)}
     else:
@@ -144,10 +150,16 @@ def measure_rows(rows: Rows, load: Load, rounds: int) -> Iterator[tuple[str, Mea
         release()
 
 
+def figures(found: Measured | str) -> dict[str, Any]:
+    """For JSON."""
+    return {"error": found} if isinstance(found, str) else asdict(found)
+
+
 def measure_step(step: Step, load: Load, rounds: int, *, counted: bool = True) -> Measured:
-    """After two steps to warm up, in the first of which FLOPs are counted unless that is off."""
+    """After a step to warm up, and one before it in which FLOPs are counted unless that is off."""
     flops = count_step(step) if counted else 0
     step()
+    release()
     if load.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     seconds = statistics.median(step() for _ in range(rounds))
@@ -158,10 +170,30 @@ def measure_step(step: Step, load: Load, rounds: int, *, counted: bool = True) -
 
 def count_step(step: Step) -> int:
     """FLOPs of a step."""
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounter() as counter:
         step()
-    release()  # the counter keeps what checkpointed layers compute anew
-    return counter.get_total_flops()
+    return counter.flops
+
+
+class FlopCounter(TorchDispatchMode):
+    """Counts beside the work itself; torch's FlopCounterMode follows modules too, for six times the time."""
+
+    flops = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        formula = flop_registry.get(func.overloadpacket)
+        if formula is None and torch.is_inference_mode_enabled():  # which shows whole layers
+            with self:
+                out = func.decompose(*args, **kwargs)
+            if out is not NotImplemented:
+                return out
+        out = func(*args, **kwargs)
+        if formula is not None:
+            self.flops += formula(*args, **kwargs, out_val=out)
+        return out
 
 
 def release() -> None:

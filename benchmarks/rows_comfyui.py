@@ -21,6 +21,11 @@ if REASON:
     print("\n" + json.dumps({"left_out": REASON}))
     raise SystemExit
 
+from comfy.cli_args import args  # noqa: E402
+
+VRAM = sys.argv[sys.argv.index("--vram") + 1] if "--vram" in sys.argv else ""
+args.lowvram, args.novram = VRAM == "low", VRAM == "no"  # read when the next line is imported
+
 import comfy.model_base  # noqa: E402
 import comfy.model_management  # noqa: E402
 import comfy.sample  # noqa: E402
@@ -90,14 +95,16 @@ def flash_model(load: Load, model: ModelPatcher) -> ModelPatcher:
     return add_first_frame(add_action(model, load_motion(load), None), reference(load))
 
 
-def sample(load: Load, model: ModelPatcher, steps: int, callback: Callable[..., None] | None = None) -> None:
+def sample(
+    load: Load, model: ModelPatcher, steps: int, callback: Callable[..., None] | None = None
+) -> torch.Tensor:
     generator = torch.Generator().manual_seed(3)
     positive, negative = (
         [[torch.randn(1, load.text_tokens, TEXT_WIDTH, generator=generator), {}]] for _ in range(2)
     )
     latents = first_frame_latents(reference(load), load.num_frames)
     noise = comfy.sample.prepare_noise(latents, 4)
-    comfy.sample.sample(
+    return comfy.sample.sample(
         model, noise, steps, 7.5, "ddim", "ddim_uniform", positive, negative, latents,
         callback=callback, disable_pbar=True, seed=4,
     )  # fmt: skip
@@ -155,6 +162,14 @@ def own_python(profile: cProfile.Profile, folder: Path) -> float:
     return 1e3 * sum(own) / PROFILED_STEPS
 
 
+def latents() -> list[float]:
+    """A short run's result, with small widths, to be compared with that of another way to hold memory."""
+    return sample(SMALL, flash_model(SMALL, bare_model(SMALL)), steps=2).flatten().tolist()
+
+
 if __name__ == "__main__":
     with torch.inference_mode():
+        if VRAM:
+            print("\n" + json.dumps({"latents": latents()}))
+            raise SystemExit
         measure.serve(f"ComfyUI {comfyui_version.__version__}", rows, LOADS, more)

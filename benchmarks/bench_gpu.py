@@ -1,0 +1,132 @@
+"""Everything that a GPU must show, in one command with a time limit: `make bench-gpu`.
+
+Each part is a process of its own with a limit of its own, the most important first. Results are written as
+they come: rows to `results.jsonl`, tables to `speed.md` in the folder. A part that fails or takes too long
+does not stop the others. Run again with the same folder, it goes on with what is not measured yet.
+"""
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .gpu_page import Record, page
+
+ROOT = Path(__file__).resolve().parents[1]
+LEAST = 15
+"""Seconds: with less left nothing is begun."""
+MESSAGE = 2000
+"""Letters of a failed part's output that are kept, from its end."""
+
+
+@dataclass(frozen=True)
+class Part:
+    name: str
+    limit: float
+    """Seconds."""
+
+
+PARTS = (
+    Part("correctness", 75),
+    Part("generation", 90),
+    Part("training 512", 75),
+    Part("training 384", 60),
+    Part("training 256", 50),
+    Part("details", 60),
+    Part("ComfyUI", 120),
+    Part("compiled", 240),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    end = time.monotonic()
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.bench_gpu", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=8.0, help="of the whole command")
+    parser.add_argument("--out", type=Path, default=Path("out/bench-gpu"), help="folder of the results")
+    parser.add_argument("--page", type=Path, help="where to write the tables too, as docs/speed.md")
+    parser.add_argument("--parts", nargs="+", choices=[part.name for part in PARTS], help="these alone")
+    parser.add_argument("--dry", action="store_true", help="try everything with small shapes")
+    options = parser.parse_args(arguments)
+    end += 60 * options.minutes
+    options.out.mkdir(parents=True, exist_ok=True)
+    results = Results(options.out, f"{parser.prog} --minutes {options.minutes:g}{' --dry' * options.dry}")
+    chosen = [part for part in PARTS if not options.parts or part.name in options.parts]
+
+    run_parts(chosen, results, lambda part: process(part, results.path, dry=options.dry), end)
+    if options.page:
+        shutil.copy(results.write_page(), options.page)
+    print(results.write_page().read_text())
+
+
+def process(part: Part, path: Path, *, dry: bool) -> list[str]:
+    """The command that adds a part's rows to a file."""
+    words = [sys.executable, "-m", "benchmarks.gpu_parts", part.name, "--out", str(path.resolve())]
+    return [*words, "--dry"] if dry else words
+
+
+class Results:
+    """The file of all rows, and the page that is made of it."""
+
+    def __init__(self, folder: Path, command: str) -> None:
+        self.path, self.folder, self.command = folder / "results.jsonl", folder, command
+
+    def records(self) -> list[Record]:
+        """All that was written; a line that a stopped process left half is no record."""
+        lines = self.path.read_text().splitlines() if self.path.exists() else []
+        return [json.loads(line) for line in lines if line.endswith("}")]
+
+    def add(self, part: Part, **record: object) -> None:
+        with self.path.open("a") as file:  # a line of its own, after half a line too
+            print("\n" + json.dumps({"part": part.name, **record}), file=file)
+
+    def is_done(self, part: Part) -> bool:
+        return any(r["part"] == part.name and r.get("ended") == "done" for r in self.records())
+
+    def write_page(self) -> Path:
+        path = self.folder / "speed.md"
+        path.write_text(page(self.records(), [part.name for part in PARTS], self.command))
+        return path
+
+
+def run_parts(
+    parts: Iterable[Part], results: Results, command: Callable[[Part], list[str]], end: float
+) -> None:
+    """Run what is not done yet, each part until its limit or the end (of `time.monotonic`)."""
+    for part in parts:
+        if results.is_done(part):
+            print(f"{part.name}: measured before", flush=True)
+            continue
+        left = end - time.monotonic()
+        if left < LEAST:
+            print(f"{part.name}: no time left", flush=True)
+            continue
+        start = time.monotonic()
+        ended, message = run_part(command(part), min(part.limit, left))
+        seconds = time.monotonic() - start
+        results.add(part, ended=ended, took=round(seconds, 1), message=message)
+        results.write_page()
+        print(f"{part.name}: {ended} after {seconds:.0f} s {message}".rstrip(), flush=True)
+
+
+def run_part(command: list[str], limit: float) -> tuple[str, str]:
+    """How a process ended, and the end of what it said unless it is done."""
+    with tempfile.TemporaryFile("w+", errors="replace") as said:
+        try:
+            done = subprocess.run(
+                command, cwd=ROOT, stdout=said, stderr=subprocess.STDOUT, timeout=limit, check=False
+            )
+            ended = "failed" if done.returncode else "done"
+        except subprocess.TimeoutExpired:
+            ended = f"stopped at its limit of {limit:.0f} s"
+        said.seek(0)
+        return ended, "" if ended == "done" else said.read()[-MESSAGE:]
+
+
+if __name__ == "__main__":
+    main()

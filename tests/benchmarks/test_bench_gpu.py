@@ -1,0 +1,104 @@
+"""`make bench-gpu`: every part with small shapes, and what becomes of parts that fail or take too long."""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from benchmarks import gpu_parts
+from benchmarks.bench_gpu import PARTS, Part, Results, process, run_part, run_parts
+from benchmarks.gpu_page import page
+
+ROW = {"row": "a step", "dtype": "float16", "video": "2 x 8x8", "seconds": 0.5, "flops": 10**12}
+
+
+@pytest.mark.parametrize("part", ["correctness", "generation", "training 256", "details"])
+def test_every_row_of_a_part_is_measured(part: str, tmp_path: Path) -> None:
+    results = Results(tmp_path, "a command")
+    gpu_parts.main(process(Part(part, 9), results.path, dry=True)[3:])
+    rows = [record for record in results.records() if "row" in record]
+    assert rows
+    assert not [record for record in rows if "error" in record]
+    for row in rows:
+        assert row.get("seconds", 1.0) > 0.0
+        assert row.get("difference", 0.0) < 0.3  # two bytes a number
+        if "fp32" in row["row"] or "against" in row["row"]:
+            assert row["difference"] < 1e-6
+
+
+def test_parts_of_the_command_are_those_that_exist() -> None:
+    assert [part.name for part in PARTS] == list(gpu_parts.PARTS)
+
+
+def script(part: Part, path: Path) -> list[str]:
+    """A part that writes a row, and then ends as its name says."""
+    row = json.dumps({"part": part.name, **ROW})
+    ends = {"good": "", "bad": "raise SystemExit('it broke')", "slow": "import time; time.sleep(60)"}
+    code = f"open({str(path)!r}, 'a').write({row!r} + '\\n'); {ends[part.name]}"
+    return [sys.executable, "-c", code]
+
+
+def test_a_part_that_fails_or_takes_too_long_does_not_stop_the_others(tmp_path: Path) -> None:
+    results = Results(tmp_path, "a command")
+    parts = [Part("bad", 9), Part("slow", 1), Part("good", 9)]
+    run_parts(parts, results, lambda part: script(part, results.path), time.monotonic() + 99)
+    ends = {record["part"]: record for record in results.records() if "ended" in record}
+    assert [record["ended"] for record in ends.values()] == ["failed", "stopped at its limit of 1 s", "done"]
+    assert "it broke" in ends["bad"]["message"]
+    assert sum("row" in record for record in results.records()) == 3
+
+
+def test_parts_that_are_done_are_not_run_again(tmp_path: Path) -> None:
+    results = Results(tmp_path, "a command")
+    ran: list[str] = []
+
+    def command(part: Part) -> list[str]:
+        ran.append(part.name)
+        return script(part, results.path)
+
+    for _ in range(2):
+        run_parts([Part("good", 9), Part("bad", 9)], results, command, time.monotonic() + 99)
+    assert ran == ["good", "bad", "bad"]
+
+
+def test_nothing_begins_without_time_left(tmp_path: Path) -> None:
+    results = Results(tmp_path, "a command")
+    run_parts([Part("good", 9)], results, lambda part: [], time.monotonic() + 1)
+    assert results.records() == []
+
+
+def test_half_a_line_is_no_record(tmp_path: Path) -> None:
+    results = Results(tmp_path, "a command")
+    results.path.write_text('{"part": "good", "row": "torn')
+    results.add(Part("good", 9), ended="done")
+    assert results.records() == [{"part": "good", "ended": "done"}]
+
+
+def test_the_page_has_all_rows_and_says_what_was_not_measured() -> None:
+    plan = {"part": "generation", "planned": ["a step", "another"], "dtype": "float16", "video": "2 x 8x8"}
+    broken = {
+        "part": "details",
+        "row": "decode",
+        "dtype": "float32",
+        "video": "",
+        "error": "no | memory\nat all",
+    }
+    check = {"part": "correctness", "row": "net: fp32", "difference": 1.26e-6}
+    host = {"part": "generation", "host": {"card": "a card", "torch": "2.0"}}
+    older = {"part": "generation", **ROW, "seconds": 9.0}
+    records = [host, plan, older, {"part": "generation", **ROW}, broken, check]
+    lines = page(records, ["correctness", "generation", "details", "compiled"], "a command").splitlines()
+    assert "- a card, torch 2.0" in lines
+    assert "| a step | float16 | 2 x 8x8 | 0.500 | 1 | 2 |  |  |" in lines
+    assert "| another | float16 | 2 x 8x8 | not measured |  |  |  |  |" in lines
+    assert "| decode | float32 |  | not measured: no / memory |  |  |  |  |" in lines
+    assert "| net: fp32 | 1.3e-06 |" in lines
+    assert lines[lines.index("## Compiled") + 4] == "All rows: not measured."
+
+
+def test_a_command_that_cannot_start_says_why() -> None:
+    ended, message = run_part([sys.executable, "-m", "benchmarks.no_such_part"], 20)
+    assert ended == "failed"
+    assert "no_such_part" in message

@@ -117,7 +117,7 @@ def _are_sine_waves(stored_1FC: Tensor) -> bool:
 
 
 def _check_levels(config: MotionConfig, file_name: str) -> None:
-    widths = [width for width, _ in config.down]
+    widths = [level[0] for level in config.down]
     if widths == [320, 640, 1280]:
         raise ValueError(f"{file_name} is a motion module for SDXL, whose U-Net has 3 levels. {NEEDED}")
     if not widths or any(width % 32 or not width for width in widths):

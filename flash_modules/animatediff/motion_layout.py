@@ -12,7 +12,7 @@ POSITIONS = ".pos_encoder.pe"
 NEEDED = "FLASH needs an AnimateDiff motion module for Stable Diffusion 1.5 (v1, v2, v3 or AnimateLCM)."
 
 _MODULE = re.compile(r"(.*\.motion_modules\.\d+)\.(.*)")
-_NORM = re.compile(r"down_blocks\.(\d+)\.motion_modules\.\d+\.temporal_transformer\.norm\.weight")
+_NORM = re.compile(r"down_blocks\.(\d+)\.motion_modules\.(\d+)\.temporal_transformer\.norm\.weight")
 
 _DIFFUSERS_NAMES = {
     "attn1": "attention_blocks.0",
@@ -82,13 +82,18 @@ def _from_diffusers(name: str) -> list[str]:
 
 
 def layout(motion: Mapping[str, Tensor], *, max_frames: int, pool_resnet_norms: bool) -> MotionConfig:
-    """The motion model of a U-Net with these widths: 2 modules on each level down, 3 on each level up."""
-    norms = {int(found[1]): motion[found[0]] for found in map(_NORM.fullmatch, sorted(motion)) if found}
-    widths = [norms[level].numel() for level in sorted(norms)]
+    """The motion model of a U-Net with these widths: 2 modules on each level down, 3 on each level up.
+
+    A file without second modules on the way down is for a U-Net with one layer a block: 1 and 2.
+    """
+    norms = [(found, motion[found[0]]) for found in map(_NORM.fullmatch, sorted(motion)) if found]
+    by_level = {int(found[1]): norm.numel() for found, norm in norms}
+    widths = [by_level[level] for level in sorted(by_level)]
+    layers = 2 if any(found[2] != "0" for found, _ in norms) else 1
     has_mid = any(name.startswith("mid_block.") for name in motion)
     return MotionConfig(
-        down=tuple((width,) * 2 for width in widths),
-        up=tuple((width,) * 3 for width in reversed(widths)),
+        down=tuple((width,) * layers for width in widths),
+        up=tuple((width,) * (layers + 1) for width in reversed(widths)),
         mid=tuple(widths[-1:]) if has_mid else (),
         max_frames=max_frames,
         pool_resnet_norms=pool_resnet_norms,

@@ -198,3 +198,15 @@ def test_a_motion_adapter_without_middle_block_and_in_half_precision_is_read(tmp
     found = read_motion(tmp_path / "diffusion_pytorch_model.fp16.bin")
     assert (found.version, found.config.max_frames, len(found.tensors)) == ("v1", 24, 520)
     assert found.summary.endswith("float16")
+
+
+def test_file_for_one_layer_a_block_is_told_by_its_modules(tmp_path, motion_tensors) -> None:
+    tensors = motion_tensors(rows=24, widths=(32, 64, 96))
+    last = ("down_blocks.0", "down_blocks.1", "down_blocks.2"), ("up_blocks.0", "up_blocks.1", "up_blocks.2")
+    gone = [f"{level}.motion_modules.{i + 1}." for i, levels in enumerate(last) for level in levels]
+    kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(tuple(gone))}
+    torch.save(kept, tmp_path / "small.ckpt")
+    found = read_motion(tmp_path / "small.ckpt")
+    assert found.config.down == ((32,), (64,), (96,))
+    assert found.config.up == ((96, 96), (64, 64), (32, 32))
+    assert_complete(found, kept)

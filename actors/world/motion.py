@@ -27,6 +27,8 @@ class Camera:
     """The same a second."""
     zoom: float
     """Growth of the picture a second; 0 is none."""
+    close: bool = False
+    """Whether it stands so near that the people fill the picture in the course of the action."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +86,11 @@ def continuations(motion: Motion, num: int, seed: int) -> list[Motion]:
         )
         for _ in range(num)
     ]
+
+
+def close_up(motion: Motion) -> Motion:
+    """The same performance, filmed from nearby: people, all that they do in it, fill most of the picture."""
+    return replace(motion, camera=replace(motion.camera, close=True))
 
 
 def elsewhere(motion: Motion) -> Motion:

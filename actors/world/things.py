@@ -11,6 +11,9 @@ from .skeleton import Array, Points, floats
 _WOOD: Color = (0.6, 0.42, 0.24)
 _STEEL: Color = (0.68, 0.7, 0.74)
 
+HELD = frozenset({"axe", "bucket", "cup", "paddle"})
+"""Groups of parts that are in somebody's hands."""
+
 Pose = Mapping[str, Array]
 
 

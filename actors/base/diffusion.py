@@ -2,11 +2,13 @@
 
 All noise is that of flash_modules.noise_schedule, all timesteps are equally likely, the target is the
 velocity. A small model that predicts noise draws colours at random: where noise is nearly all, the picture is
-what is left of it divided by a small signal, and the model's error with it.
+what is left of it divided by a small signal, and the model's error with it. People and things are small:
+their errors count several times.
 """
 
 import copy
-from dataclasses import dataclass
+import random
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -25,7 +27,7 @@ from flash_modules.flash.first_frame import replace_first_frame
 from flash_modules.flash.motion_alignment import VideoCall
 from flash_modules.flash.sampling import Predict
 
-from .latents import Dataset
+from .latents import Batch, Dataset
 from .models import new_motion, new_text_encoder, new_unet
 from .schedule import ddim_scheduler
 from .training import Limit, Recipe, averaged_weights, generator, train
@@ -41,13 +43,27 @@ class DiffusionConfig:
     """Pairs of frames of a step."""
     clips: int = 2
     """Clips of a step."""
-    picture_steps: float = 0.08
+    picture_steps: float = 0.06
     """Share of steps on pictures in the stage `clips`, so that the U-Net still works without motion."""
-    pair_steps: float = 0.3
+    pair_steps: float = 0.2
     """Share of steps on pairs in the stage `clips`."""
-    plain_steps: float = 0.12
+    plain_steps: float = 0.1
     """Share of steps as AnimateDiff trains: all frames with noise, plain attention."""
     caption_drop: float = 0.1
+    figures: float = 3.0
+    """Weight of the error of people and things, where places have 1: they are small, and what moves.
+
+    In the last quarter of the stage `clips` it falls to 1, because it costs places.
+    """
+
+    def figures_at(self, over: float) -> float:
+        """Weight of people and things when so much of the stage `clips` is over."""
+        return 1 + (self.figures - 1) * min(1.0, 4 * (1 - over))
+
+    def times(self, factor: int) -> "DiffusionConfig":
+        """The same with so many times as large batches."""
+        counts = {name: factor * getattr(self, name) for name in ("pictures", "pairs", "clips")}
+        return replace(self, **counts)
 
 
 PREDICTION: Prediction = "v_prediction"
@@ -60,8 +76,8 @@ _MIN_WEIGHT = 0.25
 _SCHEDULE = ddim_scheduler(PREDICTION)
 
 PICTURES = Recipe(lr=6e-4, parts=("unet", "text_encoder"))
-PAIRS = Recipe(lr=4e-4, parts=("unet",))
-CLIPS = Recipe(lr=3e-4, parts=("motion", "unet"))
+PAIRS = Recipe(lr=6e-4, parts=("unet",))
+CLIPS = Recipe(lr=6e-4, parts=("motion", "unet"))
 
 
 def train_pictures(
@@ -69,13 +85,14 @@ def train_pictures(
 ) -> None:
     """Train U-Net and text encoder from scratch on single frames, into out/pictures."""
     config = config or DiffusionConfig()
-    unet, text_encoder = new_unet(seed).train(), new_text_encoder(data.tokenizer, seed).train()
+    unet = new_unet(seed).to(data.device).train()
+    text_encoder = new_text_encoder(data.tokenizer, seed).to(data.device).train()
 
-    def loss_of_step(step: int) -> Tensor:
-        draws = generator(seed, "pictures", step)
-        latents_BCHW, tokens_BM = data.draw_pictures(config.pictures, draws, config.caption_drop)
-        text_embeds = text_encoder(tokens_BM).last_hidden_state
-        return picture_loss(unet, latents_BCHW, text_embeds, draws)
+    def loss_of_step(step: int, over: float) -> Tensor:
+        draws = generator(seed, "pictures", step, data.device)
+        batch = data.draw_pictures(config.pictures, draws, config.caption_drop)
+        text_embeds = text_encoder(batch.tokens_BM).last_hidden_state
+        return picture_loss(unet, batch, config.figures, text_embeds, draws)
 
     model = nn.ModuleDict({"unet": unet, "text_encoder": text_encoder})
     train(out / "pictures", model, loss_of_step, PICTURES, limit)
@@ -90,14 +107,14 @@ def train_pairs(
     a step of the same number of frames holds a quarter of the looks and timesteps, and costs twice the time.
     """
     config = config or DiffusionConfig()
-    unet, text_encoder = read_unet(out / "pictures").train(), read_text_encoder(out, data)
+    unet, text_encoder = read_unet(out / "pictures").to(data.device).train(), read_text_encoder(out, data)
     predict = _predict_pairs(unet)
 
-    def loss_of_step(step: int) -> Tensor:
-        draws = generator(seed, "pairs", step)
-        latents_BFCHW, tokens_BM = data.draw_pairs(config.pairs, draws, config.caption_drop)
-        text_embeds = text_encoder(tokens_BM).last_hidden_state
-        return first_frame_loss(predict, latents_BFCHW, text_embeds, draws)
+    def loss_of_step(step: int, over: float) -> Tensor:
+        draws = generator(seed, "pairs", step, data.device)
+        batch = data.draw_pairs(config.pairs, draws, config.caption_drop)
+        text_embeds = text_encoder(batch.tokens_BM).last_hidden_state
+        return first_frame_loss(predict, batch, config.figures, text_embeds, draws)
 
     train(out / "pairs", nn.ModuleDict({"unet": unet}), loss_of_step, PAIRS, limit)
 
@@ -112,29 +129,37 @@ def _predict_pairs(unet: UNet2DConditionModel) -> Predict:
 
 
 def picture_loss(
-    unet: UNet2DConditionModel, latents_BCHW: Tensor, text_embeds: Tensor, draws: torch.Generator
+    unet: UNet2DConditionModel, batch: Batch, figures: float, text_embeds: Tensor, draws: torch.Generator
 ) -> Tensor:
-    """The error of the U-Net's velocity on single pictures."""
+    """The error of the U-Net's velocity on single pictures; `figures` is the weight of people and things."""
+    latents_BCHW = batch.latents
     noise_BCHW, timestep_B = _draw_noise(latents_BCHW, draws)
     noisy_BCHW = _SCHEDULE.add_noise(latents_BCHW, noise_BCHW, timestep_B)
     (v_BCHW,) = unet(noisy_BCHW, timestep_B, text_embeds, return_dict=False)
-    return velocity_error(v_BCHW, _SCHEDULE.get_velocity(latents_BCHW, noise_BCHW, timestep_B), timestep_B)
+    target_BCHW = _SCHEDULE.get_velocity(latents_BCHW, noise_BCHW, timestep_B)
+    return velocity_error(v_BCHW, target_BCHW, timestep_B, _weights(batch, figures))
 
 
-def velocity_error(v: Tensor, target: Tensor, timestep_B: Tensor) -> Tensor:
+def velocity_error(v: Tensor, target: Tensor, timestep_B: Tensor, weights: Tensor | float = 1.0) -> Tensor:
     """Mean squared error, each picture or clip weighted with (min(SNR, 5) + 1/4) / (SNR + 1).
 
     So clean pictures, whose error is that of the velocity divided by SNR + 1, count min(SNR, 5) + 1/4:
-    min-SNR (arXiv:2303.09556, 3.4) and a floor.
+    min-SNR (arXiv:2303.09556, 3.4) and a floor. `weights` are those of latent pixels.
     """
-    error_B = (v - target).square().flatten(1).mean(dim=1)
+    error_B = ((v - target).square() * weights).flatten(1).mean(dim=1)
     snr_B: Tensor = compute_snr(_SCHEDULE, timestep_B)
     return (error_B * (snr_B.clamp(max=_MAX_SNR) + _MIN_WEIGHT) / (snr_B + 1)).mean()
 
 
+def _weights(batch: Batch, figures: float) -> Tensor:
+    """1 where there is no figure, for all channels."""
+    return (1 + (figures - 1) * batch.figures).unsqueeze(-3)
+
+
 def _draw_noise(latents: Tensor, draws: torch.Generator) -> tuple[Tensor, Tensor]:
-    timestep_B = torch.randint(NUM_TIMESTEPS, (len(latents),), generator=draws)
-    return torch.randn(latents.shape, generator=draws), timestep_B
+    device = latents.device
+    timestep_B = torch.randint(NUM_TIMESTEPS, (len(latents),), generator=draws, device=device)
+    return torch.randn(latents.shape, generator=draws, device=device), timestep_B
 
 
 @dataclass(frozen=True)
@@ -152,7 +177,7 @@ class Views:
 
 def share_weights(unet: UNet2DConditionModel, seed: int) -> Views:
     """The U-Net, unchanged, and copies of its layers on the same weights, with a new motion model."""
-    motion = new_motion(seed)
+    motion = new_motion(seed).to(unet.device)
     weights = {id(weight): weight for weight in unet.parameters()}
     plain, cross_frame, paired = (copy.deepcopy(unet, dict(weights)) for _ in range(3))
     return Views(
@@ -169,21 +194,22 @@ def train_clips(
     """Train motion modules and U-Net together on clips, from out/pairs into out/clips."""
     config = config or DiffusionConfig()
     text_encoder = read_text_encoder(out, data)
-    views = share_weights(read_unet(out / "pairs").train(), seed)
+    views = share_weights(read_unet(out / "pairs").to(data.device).train(), seed)
     ways = (
         (data.draw_pictures, config.pictures, partial(picture_loss, views.unet)),
         (data.draw_pairs, config.pairs, partial(first_frame_loss, views.predict_pairs)),
         (data.draw_clips, config.clips, partial(plain_loss, views.animated.predict)),
         (data.draw_clips, config.clips, partial(first_frame_loss, views.cross_frame.predict)),
     )
-    shares = torch.tensor([config.picture_steps, config.pair_steps, config.plain_steps])
-    shares = torch.cat([shares, 1 - shares.sum(0, keepdim=True)])
+    shares = [config.picture_steps, config.pair_steps, config.plain_steps]
+    shares.append(1 - sum(shares))
 
-    def loss_of_step(step: int) -> Tensor:
-        draws = generator(seed, "clips", step)
-        draw, count, loss = ways[int(torch.multinomial(shares, 1, generator=draws))]
-        latents, tokens_BM = draw(count, draws, config.caption_drop)
-        return loss(latents, text_encoder(tokens_BM).last_hidden_state, draws)
+    def loss_of_step(step: int, over: float) -> Tensor:
+        draws = generator(seed, "clips", step, data.device)
+        ((draw, count, loss),) = random.Random(f"{seed} way {step}").choices(ways, shares)
+        batch = draw(count, draws, config.caption_drop)
+        text_embeds = text_encoder(batch.tokens_BM).last_hidden_state
+        return loss(batch, config.figures_at(over), text_embeds, draws)
 
     model = nn.ModuleDict({"unet": views.unet, "motion": views.animated.motion})
     train(out / "clips", model, loss_of_step, CLIPS, limit)
@@ -200,26 +226,30 @@ def read_text_encoder(out: Path, data: Dataset) -> CLIPTextModel:
     """The text encoder as the stage `pictures` left it, to be used as it is."""
     text_encoder = new_text_encoder(data.tokenizer, 0)
     text_encoder.load_state_dict(averaged_weights(out / "pictures", "text_encoder"))
-    return text_encoder.requires_grad_(False)
+    return text_encoder.to(data.device).requires_grad_(False)
 
 
 def plain_loss(
-    predict: Predict, latents_BFCHW: Tensor, text_embeds: Tensor, draws: torch.Generator
+    predict: Predict, batch: Batch, figures: float, text_embeds: Tensor, draws: torch.Generator
 ) -> Tensor:
     """The error of the velocity of all frames: AnimateDiff's training (arXiv:2307.04725, Eq. 4)."""
+    latents_BFCHW = batch.latents
     noise_BFCHW, timestep_B = _draw_noise(latents_BFCHW, draws)
     noisy_BFCHW = _SCHEDULE.add_noise(latents_BFCHW, noise_BFCHW, timestep_B)
+    v_BFCHW = predict(noisy_BFCHW, timestep_B, text_embeds)
     target_BFCHW = _SCHEDULE.get_velocity(latents_BFCHW, noise_BFCHW, timestep_B)
-    return velocity_error(predict(noisy_BFCHW, timestep_B, text_embeds), target_BFCHW, timestep_B)
+    return velocity_error(v_BFCHW, target_BFCHW, timestep_B, _weights(batch, figures))
 
 
 def first_frame_loss(
-    predict: Predict, latents_BFCHW: Tensor, text_embeds: Tensor, draws: torch.Generator
+    predict: Predict, batch: Batch, figures: float, text_embeds: Tensor, draws: torch.Generator
 ) -> Tensor:
     """The error of the velocity of all frames but the first, which is clean as in FLASH's sampling."""
+    latents_BFCHW = batch.latents
     noise_BFCHW, timestep_B = _draw_noise(latents_BFCHW, draws)
     noisy_BFCHW = _SCHEDULE.add_noise(latents_BFCHW, noise_BFCHW, timestep_B)
     shown_BFCHW = replace_first_frame(noisy_BFCHW, latents_BFCHW[:, :1])
     v_BFCHW = predict(shown_BFCHW, timestep_B, text_embeds)
     target_BFCHW = _SCHEDULE.get_velocity(latents_BFCHW, noise_BFCHW, timestep_B)
-    return velocity_error(v_BFCHW[:, 1:], target_BFCHW[:, 1:], timestep_B)
+    weights_BF1HW = _weights(batch, figures)
+    return velocity_error(v_BFCHW[:, 1:], target_BFCHW[:, 1:], timestep_B, weights_BF1HW[:, 1:])

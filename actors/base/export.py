@@ -24,18 +24,18 @@ from .models import new_motion
 from .schedule import ddim_scheduler
 from .training import averaged_weights, where
 
-MAX_MEGABYTES = 12.0
+MAX_MEGABYTES = 30.0
 
 
 def export(out: Path, data: Dataset, vae_folder: Path, stages: Iterable[str], about: dict[str, Any]) -> Path:
     """Write out/export: a folder in diffusers' layout, motion.safetensors and training.json, all in fp16.
 
-    Raises ValueError if it is larger than 12 MB, or does not load again.
+    Raises ValueError if it is larger than 30 MB, or does not load again.
     """
     draft = out / "export.draft"
     shutil.rmtree(draft, ignore_errors=True)
     read_unet(out / "clips").half().save_pretrained(draft / "unet")
-    read_text_encoder(out, data).half().save_pretrained(draft / "text_encoder")
+    read_text_encoder(out, data).cpu().half().save_pretrained(draft / "text_encoder")
     shutil.copytree(vae_folder, draft / "vae")
     shutil.copytree(out / "tokenizer", draft / "tokenizer")
     ddim_scheduler(PREDICTION).save_pretrained(draft / "scheduler")
@@ -86,8 +86,9 @@ def _machine() -> dict[str, Any]:
         ["git", "describe", "--always", "--dirty", "--abbrev=40"],
         cwd=here, capture_output=True, text=True, check=False,
     )  # fmt: skip
+    gpu = f"{torch.cuda.get_device_name()}, " if torch.cuda.is_available() else ""
     return {
         "commit": commit.stdout.strip() or "unknown",
-        "machine": f"{cpu}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
+        "machine": f"{gpu}{cpu}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
         "torch": torch.__version__,
     }

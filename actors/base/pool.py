@@ -5,33 +5,59 @@ import multiprocessing
 import os
 import random
 from collections.abc import Callable, Iterator
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from einops import reduce
+from numpy.typing import NDArray
+from torch import Tensor
 from tqdm import tqdm
 
 from ..world.actions import EXTRA_MOTIONS, SEEN_ACTIONS
 from ..world.clips import make_clip
 from ..world.looks import draw_look
-from ..world.motion import draw_motion
-from .models import IMAGE_SIZE, NUM_FRAMES
+from ..world.motion import close_up, draw_motion
+from .sizes import IMAGE_SIZE, LATENT_SIZE, NUM_FRAMES
 
-ClipSource = Callable[[int, int], tuple[np.ndarray, str]]
-"""``source(seed, index) -> (frames_FHW3 uint8, caption)``; a function of a module, for other processes."""
+
+@dataclass(frozen=True)
+class PoolClip:
+    """What of a clip is kept."""
+
+    frames_FHW3: NDArray[np.uint8]
+    figures_FHW: NDArray[np.uint8]
+    """How much of each latent pixel people and things cover: 255 is all of it."""
+    caption: str
+
+
+ClipSource = Callable[[int, int], PoolClip]
+"""``source(seed, index) -> clip``; a function of a module, for other processes."""
+
+_MOTIONS = (*SEEN_ACTIONS, *EXTRA_MOTIONS, *("gesturing",) * 2)
+"""Equally likely. Gestures teach poses that belong to no action, so they count three times."""
 
 CHUNK = 50
 """Clips of a file."""
 
 
-def actor_clip(seed: int, index: int) -> tuple[np.ndarray, str]:
-    """A clip of a seen action, or of an everyday motion, in a look that is not held out."""
+def actor_clip(seed: int, index: int) -> PoolClip:
+    """A clip of a seen action, or of an everyday motion, in a look that is not held out, from nearby."""
     draws = random.Random(f"{seed} clip {index}")
-    action = draws.choice((*SEEN_ACTIONS, *EXTRA_MOTIONS))
-    motion, look = draw_motion(action, draws.getrandbits(31)), draw_look(draws.getrandbits(31))
-    clip = make_clip(motion, look, num_frames=NUM_FRAMES, size=IMAGE_SIZE)
-    return clip.frames_FHW3, clip.caption
+    motion = draw_motion(draws.choice(_MOTIONS), draws.getrandbits(31))
+    look = draw_look(draws.getrandbits(31))
+    clip = make_clip(close_up(motion), look, num_frames=NUM_FRAMES, size=IMAGE_SIZE)
+    return PoolClip(clip.frames_FHW3, covered(clip.masks_FHW > 0), clip.caption)
+
+
+def covered(inside_FHW: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """How much of each latent pixel is inside, from 0 to 255."""
+    size = inside_FHW.shape[1] // LATENT_SIZE
+    shares = reduce(inside_FHW.astype(np.float32), "f (h y) (w x) -> f h w", "mean", y=size, x=size)
+    return np.asarray((255 * shares).round(), np.uint8)
 
 
 def make_pool(folder: Path, source: ClipSource, num_clips: int, seed: int, workers: int = 2) -> None:
@@ -62,9 +88,10 @@ def _run(render: Callable[[int], None], chunks: list[int], workers: int) -> Iter
 def _render(folder: Path, source: ClipSource, seed: int, chunk: int) -> None:
     clips = [source(seed, index) for index in range(chunk * CHUNK, (chunk + 1) * CHUNK)]
     path = _path(folder, chunk)
-    about = {"seed": seed, "captions": [caption for _, caption in clips]}
+    about = {"seed": seed, "captions": [clip.caption for clip in clips]}
     path.with_suffix(".json").write_text(json.dumps(about), encoding="utf-8")
-    save_array(path, np.stack([frames for frames, _ in clips]))
+    save_array(_figures(path), np.stack([clip.figures_FHW for clip in clips]))
+    save_array(path, np.stack([clip.frames_FHW3 for clip in clips]))
 
 
 def save_array(path: Path, array: np.ndarray) -> None:
@@ -77,6 +104,10 @@ def save_array(path: Path, array: np.ndarray) -> None:
 
 def _path(folder: Path, chunk: int) -> Path:
     return folder / f"{chunk:05d}.npy"
+
+
+def _figures(path: Path) -> Path:
+    return path.with_name(f"{path.stem}-figures.npy")
 
 
 def _about(path: Path) -> dict[str, Any]:
@@ -102,3 +133,13 @@ class ClipPool:
         """One frame (H, W, 3) as uint8."""
         frame_HW3: np.ndarray = self.chunks_KFHW3[clip // CHUNK][clip % CHUNK, frame]
         return frame_HW3
+
+    @cached_property
+    def frames_KFHW3(self) -> Tensor:
+        """All frames as uint8, in memory."""
+        return torch.from_numpy(np.concatenate(self.chunks_KFHW3)[: len(self)])
+
+    @cached_property
+    def figures_KFHW(self) -> Tensor:
+        """How much of each latent pixel people and things cover, as uint8; 255 is all of it."""
+        return torch.from_numpy(np.concatenate([np.load(_figures(path)) for path in self.paths])[: len(self)])

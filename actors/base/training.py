@@ -19,8 +19,8 @@ from flash_modules.files.tensor_file import Tensors, read_tensors, write_tensors
 from flash_modules.training.loop import restore, snapshot
 from flash_modules.training.run_folder import LossTable, Progress, RunFolder
 
-LossOfStep = Callable[[int], Tensor]
-"""``loss_of_step(step) -> loss``, the same for the same step and weights."""
+LossOfStep = Callable[[int, float], Tensor]
+"""``loss_of_step(step, over) -> loss``, the same for the same step and weights; `over` is of the stage."""
 
 _AVERAGE = "averaged.safetensors"
 
@@ -38,6 +38,11 @@ class Recipe:
     ema: float = 0.999
     max_norm: float = 1.0
 
+    def lr_at(self, step: int, over: float) -> float:
+        """The learning rate of a step, when so much of the stage is over."""
+        warm = min(1, (step + 1) / self.warmup)
+        return self.lr * warm * (1 + math.cos(math.pi * max(0.0, 2 * over - 1))) / 2
+
 
 @dataclass(frozen=True, kw_only=True)
 class Limit:
@@ -54,16 +59,19 @@ class Limit:
         return min(1.0, progress.seconds / self.seconds if self.steps is None else progress.step / self.steps)
 
 
-def generator(seed: int, stage: str, step: int) -> torch.Generator:
-    """All random draws of one step: those of a resumed run are those of an uninterrupted one."""
-    return torch.Generator().manual_seed(random.Random(f"{seed} {stage} {step}").getrandbits(63))
+def generator(seed: int, stage: str, step: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """All random draws of one step: those of a resumed run are those of an uninterrupted one.
+
+    They are made where the training runs: a GPU would wait for a CPU's.
+    """
+    return torch.Generator(device).manual_seed(random.Random(f"{seed} {stage} {step}").getrandbits(63))
 
 
 def train(folder: Path, model: nn.Module, loss_of_step: LossOfStep, recipe: Recipe, limit: Limit) -> None:
     """Train the parts of a model until the limit; the state, and loss.csv, lie in the folder.
 
-    The learning rate warms up, then falls as a cosine of the whole time: with a longer limit a stage that
-    was over goes on.
+    The learning rate warms up, and falls as a cosine in the second half of the time: with a longer limit a
+    stage that was over goes on. On a GPU products are in bf16.
     """
     run = RunFolder(folder.parent, folder.name, asdict(recipe))
     weights = {
@@ -77,13 +85,12 @@ def train(folder: Path, model: nn.Module, loss_of_step: LossOfStep, recipe: Reci
         start = limit.clock() - stage.progress.seconds
         saved = stage.progress.seconds
         while (over := limit.over(stage.progress)) < 1:
-            warm = min(1, (stage.progress.step + 1) / recipe.warmup)
-            lr = recipe.lr * warm * (1 + math.cos(math.pi * over)) / 2
-            loss = stage.take_step(loss_of_step, lr)
+            lr = recipe.lr_at(stage.progress.step, over)
+            loss = stage.take_step(loss_of_step, over, lr)
             stage.progress = stage.progress.after(loss, limit.clock() - start)
             table.add(stage.progress.step, stage.progress.seconds, loss)
             minutes = f"{stage.progress.seconds / 60:.1f}"
-            bar.set_postfix(loss=f"{stage.progress.loss:.4f}", lr=f"{lr:.1e}", minutes=minutes)
+            bar.set_postfix(loss=f"{stage.progress.loss:.4f}", lr=f"{lr:.1e}", minutes=minutes, refresh=False)
             bar.update()
             if stage.progress.seconds - saved >= limit.save_every:
                 table.flush()
@@ -101,6 +108,7 @@ class _Stage:
         self.optimizer = torch.optim.AdamW(
             weights.values(), lr=recipe.lr, betas=(0.9, 0.99), weight_decay=recipe.weight_decay, fused=True
         )
+        self.on_gpu = next(iter(weights.values())).is_cuda
         self.average = {name: weight.detach().clone() for name, weight in weights.items()}
         self.progress = Progress()
         checkpoint, _ = run.newest()
@@ -109,20 +117,26 @@ class _Stage:
             self.progress = checkpoint.progress
             for name, average in self.average.items():
                 average.copy_(checkpoint.weights[f"average/{name}"])
+            for weight, state in self.optimizer.state.items():
+                state["step"] = state["step"].to(weight.device)  # where the fused AdamW counts
 
-    def take_step(self, loss_of_step: LossOfStep, lr: float) -> float:
-        """Train on one batch; the result is its loss."""
+    def take_step(self, loss_of_step: LossOfStep, over: float, lr: float) -> float:
+        """Train on one batch; the result is its loss. Raises RuntimeError if that or its gradient is none."""
         self.optimizer.param_groups[0]["lr"] = lr
-        loss = loss_of_step(self.progress.step)
+        with torch.autocast("cuda", torch.bfloat16, enabled=self.on_gpu):
+            loss = loss_of_step(self.progress.step, over)
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.weights.values(), self.recipe.max_norm, error_if_nonfinite=True)
+        norm = nn.utils.clip_grad_norm_(self.weights.values(), self.recipe.max_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
         step = self.progress.step + 1
         decay = min(self.recipe.ema, step / (step + 10))
         live = [weight.detach() for weight in self.weights.values()]
         torch._foreach_lerp_(list(self.average.values()), live, 1 - decay)
-        return loss.item()
+        found, size = torch.stack([loss.detach(), norm]).tolist()  # the only time that a GPU is waited for
+        if not (math.isfinite(found) and math.isfinite(size)):
+            raise RuntimeError(f"The loss of step {step} or its gradient is non-finite: {found}, {size}.")
+        return float(found)
 
     def save(self) -> None:
         """Write a checkpoint, and the averaged weights as what the stage is for."""

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL
-from einops import rearrange
+from einops import rearrange, repeat
 from torch import Tensor, nn
-from torch.nn.functional import l1_loss, mse_loss
 
-from .models import NUM_FRAMES, new_vae
+from .models import new_vae
 from .pool import ClipPool
+from .sizes import NUM_FRAMES
 from .training import Limit, Recipe, averaged_weights, generator, train, where
 
 
@@ -18,12 +18,10 @@ from .training import Limit, Recipe, averaged_weights, generator, train, where
 class VAEConfig:
     """Settings of the VAE's training."""
 
-    batch: int = 8
-    """Crops of a step; a step of whole frames has a quarter."""
-    crop: int = 64
-    """Pixels of a crop, in each direction."""
-    frames_every: int = 2
-    """Every so many steps the batch is whole frames: norms and the middle attention see no crops later."""
+    batch: int = 4
+    """Frames of a step."""
+    figures: float = 3.0
+    """Weight of people and things, where places have 1: they are small."""
     edges: float = 0.5
     """Weight of the differences between neighbouring pixels."""
     kl: float = 4e-6
@@ -34,37 +32,34 @@ class VAEConfig:
 RECIPE = Recipe(lr=1e-3, parts=("vae",), weight_decay=1e-4)
 
 
-def train_vae(out: Path, pool: ClipPool, limit: Limit, *, seed: int, config: VAEConfig | None = None) -> None:
+def train_vae(
+    out: Path,
+    pool: ClipPool,
+    limit: Limit,
+    *,
+    seed: int,
+    config: VAEConfig | None = None,
+    device: torch.device | str = "cpu",
+) -> None:
     """Train the VAE on frames of the pool, into out/vae."""
     config = config or VAEConfig()
-    vae = new_vae(seed).to(memory_format=torch.channels_last).train()
+    vae = new_vae(seed).to(device, memory_format=torch.channels_last).train()
+    frames_KFHW3, figures_KFHW = pool.frames_KFHW3.to(device), pool.figures_KFHW.to(device)
 
-    def loss_of_step(step: int) -> Tensor:
-        draws = generator(seed, "vae", step)
-        whole = step % config.frames_every == config.frames_every - 1
-        pixels_BCHW = draw_pixels(pool, config, draws, whole=whole)
-        return vae_loss(vae, pixels_BCHW, config, draws)
+    def loss_of_step(step: int, over: float) -> Tensor:
+        draws = generator(seed, "vae", step, device)
+        clips, frames, mirrored = (
+            torch.randint(limit, (config.batch,), generator=draws, device=device)
+            for limit in (len(pool), NUM_FRAMES, 2)
+        )
+        pixels_BCHW = to_pixels(frames_KFHW3[clips, frames])
+        figures_BHW = figures_KFHW[clips, frames].float() / 255
+        flip_B = mirrored.bool()[:, None, None]
+        pixels_BCHW = torch.where(flip_B[..., None], pixels_BCHW.flip(-1), pixels_BCHW)
+        figures_BHW = torch.where(flip_B, figures_BHW.flip(-1), figures_BHW)
+        return vae_loss(vae, pixels_BCHW, figures_BHW, config, draws)
 
     train(out / "vae", nn.ModuleDict({"vae": vae}), loss_of_step, RECIPE, limit)
-
-
-def draw_pixels(pool: ClipPool, config: VAEConfig, draws: torch.Generator, *, whole: bool) -> Tensor:
-    """Random crops, or whole frames, of random frames of the pool, half of them mirrored."""
-    count = max(1, config.batch // 4) if whole else config.batch
-    return torch.cat([_draw_crop(pool, None if whole else config.crop, draws) for _ in range(count)])
-
-
-def _draw_crop(pool: ClipPool, crop: int | None, draws: torch.Generator) -> Tensor:
-    frame_HW3 = pool.frame(_below(len(pool), draws), _below(NUM_FRAMES, draws))
-    if crop is not None:
-        top, left = (_below(size - crop + 1, draws) for size in frame_HW3.shape[:2])
-        frame_HW3 = frame_HW3[top : top + crop, left : left + crop]
-    pixels_1CHW = to_pixels(torch.from_numpy(frame_HW3.copy())[None])
-    return pixels_1CHW.flip(3) if _below(2, draws) else pixels_1CHW
-
-
-def _below(limit: int, draws: torch.Generator) -> int:
-    return int(torch.randint(limit, (), generator=draws))
 
 
 def to_pixels(frames_BHW3: Tensor) -> Tensor:
@@ -74,22 +69,32 @@ def to_pixels(frames_BHW3: Tensor) -> Tensor:
 
 
 def vae_loss(
-    vae: AutoencoderKL, pixels_BCHW: Tensor, config: VAEConfig, draws: torch.Generator | None = None
+    vae: AutoencoderKL,
+    pixels_BCHW: Tensor,
+    figures_BHW: Tensor,
+    config: VAEConfig,
+    draws: torch.Generator | None = None,
 ) -> Tensor:
-    """L1 and MSE of pixels, L1 of their differences, and the KL of Stable Diffusion's VAE."""
+    """L1 and MSE of pixels, L1 of their differences, and the KL of Stable Diffusion's VAE.
+
+    `figures_BHW` says how much of each latent pixel people and things cover.
+    """
     posterior = vae.encode(pixels_BCHW).latent_dist
     latents_BCHW = posterior.sample(draws)
-    spread_C11 = posterior.mean.detach().std(dim=(0, 2, 3))[:, None, None]
-    noise_BCHW = torch.randn(latents_BCHW.shape, generator=draws)
-    decoded_BCHW = vae.decode(latents_BCHW + config.noise * spread_C11 * noise_BCHW).sample
-    loss: Tensor = l1_loss(decoded_BCHW, pixels_BCHW) + mse_loss(decoded_BCHW, pixels_BCHW)
+    spread_C11 = posterior.mean.detach().float().std(dim=(0, 2, 3))[:, None, None]
+    noise_BCHW = torch.randn(latents_BCHW.shape, generator=draws, device=latents_BCHW.device)
+    decoded_BCHW = vae.decode(latents_BCHW + config.noise * spread_C11 * noise_BCHW).sample.float()
+    size = pixels_BCHW.shape[-1] // figures_BHW.shape[-1]
+    weights_B1HW = 1 + (config.figures - 1) * repeat(figures_BHW, "b h w -> b 1 (h y) (w x)", y=size, x=size)
+    error_BCHW = decoded_BCHW - pixels_BCHW
+    loss: Tensor = (weights_B1HW * (error_BCHW.abs() + error_BCHW.square())).mean()
     for axis in (2, 3):
-        loss = loss + config.edges * l1_loss(decoded_BCHW.diff(dim=axis), pixels_BCHW.diff(dim=axis))
+        loss = loss + config.edges * error_BCHW.diff(dim=axis).abs().mean()
     kl: Tensor = posterior.kl().mean()
     return loss + config.kl * kl
 
 
-def finished_vae(out: Path, pool: ClipPool) -> tuple[AutoencoderKL, Path]:
+def finished_vae(out: Path, pool: ClipPool, device: torch.device | str = "cpu") -> tuple[AutoencoderKL, Path]:
     """The trained VAE with normalised latents, as it will be in fp16, and the folder where it is kept.
 
     The folder's name holds the step, so more training gives another VAE.
@@ -98,15 +103,14 @@ def finished_vae(out: Path, pool: ClipPool) -> tuple[AutoencoderKL, Path]:
     if not (folder / "config.json").is_file():
         vae = new_vae(0)
         vae.load_state_dict(averaged_weights(out / "vae", "vae"))
-        stride = max(1, len(pool) // 512)
-        frames_BHW3 = [
+        frames = [
             torch.from_numpy(pool.frame(clip, 5 * i % NUM_FRAMES).copy())
-            for i, clip in enumerate(range(0, len(pool), stride))
+            for i, clip in enumerate(range(0, len(pool), max(1, len(pool) // 512)))
         ]
-        normalise_latents(vae, to_pixels(torch.stack(frames_BHW3)))
+        normalise_latents(vae.to(device), to_pixels(torch.stack(frames).to(device)))
         vae.half().save_pretrained(folder)
     vae = AutoencoderKL.from_pretrained(folder, local_files_only=True)
-    return vae.eval().requires_grad_(False), folder
+    return vae.to(device).eval().requires_grad_(False), folder
 
 
 @torch.no_grad()

@@ -73,9 +73,11 @@ def make_clip(motion: Motion, look: Look, *, num_frames: int = 8, size: int = 12
     return _mirrored(clip) if motion.mirrored else clip
 
 
-def true_clips(motion: Motion, look: Look, *, seed: int, num: int = NUM_TRUTHS) -> list[Clip]:
+def true_clips(
+    motion: Motion, look: Look, *, seed: int, num: int = NUM_TRUTHS, size: int = 128
+) -> list[Clip]:
     """Clips that all begin with the motion's first frame and truly go on from it, each in its own way."""
-    return [make_clip(one, look) for one in continuations(motion, num, seed)]
+    return [make_clip(one, look, size=size) for one in continuations(motion, num, seed)]
 
 
 def make_cut_clip(motion: Motion, look: Look, *, num_frames: int = 8, size: int = 128) -> Clip:

@@ -131,9 +131,7 @@ def _reach(motion: Motion, look: Look) -> tuple[tuple[float, float], tuple[float
     return (float(lows[0]) - apart, float(lows[1])), (float(highs[0]) + apart, float(highs[1]))
 
 
-def _shot(
-    motion: Motion, scale: float, middle_2: Array, times_F: Array, way_F: Array, size: int
-) -> Shot:
+def _shot(motion: Motion, scale: float, middle_2: Array, times_F: Array, way_F: Array, size: int) -> Shot:
     camera = motion.camera
     center_F2 = middle_2 + floats(camera.shift) + floats(camera.drift) * times_F[:, None]
     center_F2[:, 0] += _FOLLOWS * way_F + _LAGS * find_action(motion.action).speed

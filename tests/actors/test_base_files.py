@@ -12,9 +12,9 @@ from PIL import Image
 from actors import WORDS as WORDS_OF_ACTORS
 from actors.__main__ import main
 from actors.base import export
-from actors.base.models import NUM_FRAMES
-from actors.base.pool import actor_clip
+from actors.base.pool import PoolClip, actor_clip
 from actors.base.pretrain import MINUTES, STAGES, Pretraining
+from actors.base.sizes import IMAGE_SIZE, LATENT_SIZE, NUM_FRAMES
 from actors.base.tokenizer import make_tokenizer, tokens_of
 from actors.base.training import Limit, averaged_weights
 from actors.world.actions import HELD_OUT_ACTIONS
@@ -28,9 +28,10 @@ WORDS = ("a", "person", "is", "doing", "push-ups", "shirt", "hi", "hip", "red", 
 CAPTION = "a person is doing push-ups, red shirt"
 
 
-def flat_clip(seed: int, index: int) -> tuple[np.ndarray, str]:
+def flat_clip(seed: int, index: int) -> PoolClip:
     color = torch.randint(256, (1, 1, 1, 3), generator=torch.Generator().manual_seed(seed * 1000 + index))
-    return color.expand(NUM_FRAMES, 128, 128, 3).byte().contiguous().numpy(), CAPTION
+    frames_FHW3 = color.expand(NUM_FRAMES, IMAGE_SIZE, IMAGE_SIZE, 3).byte().contiguous().numpy()
+    return PoolClip(frames_FHW3, np.zeros((NUM_FRAMES, LATENT_SIZE, LATENT_SIZE), np.uint8), CAPTION)
 
 
 @pytest.fixture(scope="module")
@@ -79,12 +80,12 @@ def test_export_that_is_too_large_is_refused(out: Path, monkeypatch: pytest.Monk
 
 
 def test_animate_makes_a_video_with_the_export(out: Path, tmp_path: Path) -> None:
-    Image.new("RGB", (128, 128), "teal").save(tmp_path / "picture.png")
+    Image.new("RGB", (IMAGE_SIZE, IMAGE_SIZE), "teal").save(tmp_path / "picture.png")
     arguments = ["animate", "--base", out / "export", "--motion", out / "export" / "motion.safetensors"]
     arguments += ["--image", tmp_path / "picture.png", "--prompt", CAPTION, "--frames", 8, "--steps", 2]
     assert flash([*map(str, arguments), "--out", str(tmp_path / "video.gif")]) == 0
     with Image.open(tmp_path / "video.gif") as video:
-        assert video.size == (128, 128)
+        assert video.size == (IMAGE_SIZE, IMAGE_SIZE)
 
 
 def test_known_words_are_one_token_and_others_are_spelled(tmp_path: Path) -> None:
@@ -103,7 +104,7 @@ def test_known_words_are_one_token_and_others_are_spelled(tmp_path: Path) -> Non
 def test_every_caption_of_the_actors_fits_the_text_encoder(tmp_path: Path) -> None:
     tokenizer = make_tokenizer(tmp_path, WORDS_OF_ACTORS)
     for index in range(6):
-        _, caption = actor_clip(0, index)
+        caption = actor_clip(0, index).caption
         tokens_M = tokens_of(tokenizer, caption)
         words = re.findall(r"\w+|[^\w\s]+", caption)
         assert (tokens_M == tokenizer.eos_token_id).sum() == 32 - 1 - len(words)

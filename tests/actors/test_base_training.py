@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,10 @@ from actors.base.diffusion import (
     train_pictures,
     velocity_error,
 )
-from actors.base.latents import Dataset
+from actors.base.latents import Batch, Dataset
 from actors.base.models import new_unet, new_vae
-from actors.base.pool import ClipPool, make_pool
+from actors.base.pool import ClipPool, PoolClip, covered, make_pool
+from actors.base.sizes import IMAGE_SIZE
 from actors.base.tokenizer import make_tokenizer
 from actors.base.training import Limit, generator, train, where
 from actors.base.vae import VAEConfig, normalise_latents, train_vae
@@ -34,13 +36,16 @@ WORDS = ("a", "red", "green", "box", "moves", ",", "push-up")
 SMALL = DiffusionConfig(pictures=2, pairs=2, clips=1, picture_steps=0.25, pair_steps=0.25, plain_steps=0.25)
 
 
-def moving_box(seed: int, index: int) -> tuple[np.ndarray, str]:
+def moving_box(seed: int, index: int) -> PoolClip:
     draws = np.random.default_rng((seed, index))
-    frames_FHW3 = np.full((8, 128, 128, 3), draws.integers(256, size=3), np.uint8)
-    color, left = draws.integers(256, size=3), draws.integers(60)
-    for f, frame_HW3 in enumerate(frames_FHW3):
-        frame_HW3[40:90, left + 4 * f : left + 4 * f + 30] = color
-    return frames_FHW3, "a red box moves" if index % 2 else "a green box moves"
+    frames_FHW3 = np.full((8, IMAGE_SIZE, IMAGE_SIZE, 3), draws.integers(256, size=3), np.uint8)
+    inside_FHW = np.zeros(frames_FHW3.shape[:3], bool)
+    color, left = draws.integers(256, size=3), draws.integers(30)
+    for f in range(8):
+        inside_FHW[f, 40:90, left + 4 * f : left + 4 * f + 30] = True
+    frames_FHW3[inside_FHW] = color
+    caption = "a red box moves" if index % 2 else "a green box moves"
+    return PoolClip(frames_FHW3, covered(inside_FHW), caption)
 
 
 @pytest.fixture
@@ -54,7 +59,9 @@ def clips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ClipPool:
 def data(tmp_path: Path) -> Dataset:
     latents_KFCHW = torch.randn(4, 8, 4, 4, 4, generator=torch.Generator().manual_seed(0)).half()
     tokenizer = make_tokenizer(tmp_path / "tokenizer", WORDS)
-    return Dataset(latents_KFCHW, ["a red box", "a green box", "a box moves", "a box"], tokenizer)
+    captions = ["a red box", "a green box", "a box moves", "a box"]
+    figures_KFHW = torch.arange(4, dtype=torch.uint8)[:, None, None, None].expand(-1, 8, 4, 4)
+    return Dataset(latents_KFCHW, figures_KFHW, captions, tokenizer)
 
 
 def losses(folder: Path) -> list[tuple[str, str]]:
@@ -97,7 +104,7 @@ def check_resume(run: Callable[[Path, Limit], None], tmp_path: Path, stage: str)
 
 
 def test_vae_resumed_is_vae_uninterrupted(clips: ClipPool, tmp_path: Path) -> None:
-    config = VAEConfig(batch=2, crop=32, frames_every=3)
+    config = VAEConfig(batch=2)
     run = lambda out, limit: train_vae(out, clips, limit, seed=0, config=config)  # noqa: E731
     check_resume(run, tmp_path, "vae")
 
@@ -117,9 +124,9 @@ def test_clips_are_learned_from_in_every_way(
     def note(name: str) -> None:
         loss = getattr(diffusion, name)
 
-        def noted(of: object, latents: Tensor, *args: Any) -> Tensor:
-            ways.add((name, latents.shape[1] if latents.ndim == 5 else 1))
-            return loss(of, latents, *args)
+        def noted(of: object, batch: Batch, *args: Any) -> Tensor:
+            ways.add((name, batch.latents.shape[1] if batch.latents.ndim == 5 else 1))
+            return loss(of, batch, *args)
 
         monkeypatch.setattr(diffusion, name, noted)
 
@@ -144,7 +151,7 @@ def test_longer_limit_goes_on(data: Dataset, tmp_path: Path) -> None:
 
 def test_loss_that_is_not_finite_stops_the_stage(tmp_path: Path) -> None:
     model = torch.nn.ModuleDict({"unet": torch.nn.Linear(2, 2)})
-    loss = lambda step: model["unet"](torch.full((1, 2), torch.inf)).sum()  # noqa: E731
+    loss = lambda step, over: model["unet"](torch.full((1, 2), torch.inf)).sum()  # noqa: E731
     recipe = diffusion.Recipe(lr=1e-3, parts=("unet",))
     with pytest.raises(RuntimeError, match="non-finite"):
         train(tmp_path / "x", model, loss, recipe, Limit(steps=1))
@@ -176,7 +183,8 @@ def test_clean_first_frame_is_out_of_the_loss() -> None:
         seen.append(latents)
         return v_BFCHW
 
-    first_frame_loss(predict, latents_BFCHW, torch.zeros(2, 1, 8), generator(0, "x", 0)).backward()
+    batch = Batch(latents_BFCHW, torch.zeros(2, 1), torch.rand(2, 3, 5, 6))
+    first_frame_loss(predict, batch, 3.0, torch.zeros(2, 1, 8), generator(0, "x", 0)).backward()
     assert torch.equal(seen[0][:, 0], latents_BFCHW[:, 0])
     assert not torch.isclose(seen[0][:, 1:], latents_BFCHW[:, 1:]).any(-1).all()
     assert not v_BFCHW.grad[:, 0].any()
@@ -223,7 +231,9 @@ def test_pool_grows_without_touching_what_is_there(clips: ClipPool, tmp_path: Pa
     larger = ClipPool(tmp_path / "pool", 7)
     assert [path.stat().st_mtime_ns for path in larger.paths[:2]] == before
     assert len(larger) == 7
-    assert np.array_equal(larger.frame(6, 5), moving_box(0, 6)[0][5])
+    assert np.array_equal(larger.frame(6, 5), moving_box(0, 6).frames_FHW3[5])
+    assert np.array_equal(larger.figures_KFHW[6], moving_box(0, 6).figures_FHW)
+    assert np.array_equal(larger.frames_KFHW3[6, 5], larger.frame(6, 5))
     with pytest.raises(ValueError, match="holds clips of seed 0"):
         make_pool(tmp_path / "pool", moving_box, 7, seed=1, workers=1)
     with pytest.raises(ValueError, match=r"lacks 00003\.npy: run the stage `pool`"):
@@ -231,7 +241,7 @@ def test_pool_grows_without_touching_what_is_there(clips: ClipPool, tmp_path: Pa
 
 
 def test_pairs_are_two_frames_of_a_clip(data: Dataset) -> None:
-    pairs_B2CHW, tokens_BM = data.draw_pairs(40, generator(0, "x", 0), 0.0)
+    pairs_B2CHW, tokens_BM, _ = data.draw_pairs(40, generator(0, "x", 0), 0.0)
     found = []
     for pair_2CHW, tokens_M in zip(pairs_B2CHW, tokens_BM, strict=True):
         same_KF2 = (data.latents_KFCHW[:, :, None] == pair_2CHW.half()).flatten(3).all(dim=3)
@@ -247,8 +257,36 @@ def test_pairs_are_two_frames_of_a_clip(data: Dataset) -> None:
 
 
 def test_dropped_captions_are_the_empty_prompt(data: Dataset) -> None:
-    latents_BCHW, tokens_BM = data.draw_pictures(5, generator(0, "x", 0), 1.0)
+    latents_BCHW, tokens_BM, _ = data.draw_pictures(5, generator(0, "x", 0), 1.0)
     assert latents_BCHW.shape == (5, 4, 4, 4)
     assert (tokens_BM == data.empty_M).all()
-    _, tokens_BM = data.draw_clips(5, generator(0, "x", 0), 0.0)
+    _, tokens_BM, _ = data.draw_clips(5, generator(0, "x", 0), 0.0)
     assert not (tokens_BM == data.empty_M).all(dim=1).any()
+
+
+def test_figures_are_drawn_with_their_latents(data: Dataset) -> None:
+    figures_KFHW = torch.randint(256, (4, 8, 4, 4), generator=generator(1, "x", 0), dtype=torch.uint8)
+    alike = replace(data, latents_KFCHW=figures_KFHW[:, :, None].half(), figures_KFHW=figures_KFHW)
+    for draw in (alike.draw_pictures, alike.draw_pairs, alike.draw_clips):
+        latents, _, figures = draw(6, generator(0, "x", 0), 0.0)
+        torch.testing.assert_close(255 * figures, latents.squeeze(-3))
+
+
+def test_error_of_figures_counts_by_their_weight() -> None:
+    latents_BCHW, figures_BHW = torch.zeros(1, 4, 2, 3), torch.zeros(1, 2, 3)
+    figures_BHW[0, 1, 2] = 1
+    where_figures = diffusion._weights(Batch(latents_BCHW, torch.zeros(1, 1), figures_BHW), 3.0)
+    assert where_figures.tolist() == [[[[1, 1, 1], [1, 1, 3]]]]
+    assert [DiffusionConfig(figures=3.0).figures_at(over) for over in (0, 0.75, 0.875, 1)] == [3, 3, 2, 1]
+
+
+def test_learning_rate_rises_stays_and_falls_in_the_second_half() -> None:
+    recipe = diffusion.Recipe(lr=2.0, parts=(), warmup=4)
+    assert [recipe.lr_at(step, 0.1) for step in (0, 1, 3, 9)] == [0.5, 1.0, 2.0, 2.0]
+    assert [round(recipe.lr_at(9, over), 3) for over in (0.5, 0.75, 1.0)] == [2.0, 1.0, 0.0]
+
+
+def test_batches_grow_together() -> None:
+    large = SMALL.times(16)
+    assert (large.pictures, large.pairs, large.clips) == (32, 32, 16)
+    assert large.pair_steps == SMALL.pair_steps

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from ..world.actions import EXTRA_MOTIONS, SEEN_ACTIONS
 from ..world.clips import make_clip
 from ..world.looks import draw_look
-from ..world.motion import close_up, draw_motion
+from ..world.motion import draw_motion
 from .sizes import IMAGE_SIZE, LATENT_SIZE, NUM_FRAMES
 
 
@@ -47,9 +47,9 @@ CHUNK = 50
 def actor_clip(seed: int, index: int) -> PoolClip:
     """A clip of a seen action, or of an everyday motion, in a look that is not held out, from nearby."""
     draws = random.Random(f"{seed} clip {index}")
-    motion = draw_motion(draws.choice(_MOTIONS), draws.getrandbits(31))
+    motion = draw_motion(draws.choice(_MOTIONS), draws.getrandbits(31), close=True)
     look = draw_look(draws.getrandbits(31))
-    clip = make_clip(close_up(motion), look, num_frames=NUM_FRAMES, size=IMAGE_SIZE)
+    clip = make_clip(motion, look, num_frames=NUM_FRAMES, size=IMAGE_SIZE)
     return PoolClip(clip.frames_FHW3, covered(clip.masks_FHW > 0), clip.caption)
 
 

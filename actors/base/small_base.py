@@ -41,6 +41,12 @@ class SmallBase:
     base: Base
     model: AnimatedUNet
 
+    @property
+    def size(self) -> int:
+        """Pixels on a side of its pictures."""
+        size: int = self.base.unet.config.sample_size * self.base.vae_factor
+        return size
+
     def animate(self, reference: Clip, seed: int, config: SamplerConfig = SAMPLER) -> Tensor:
         """A video (F, H, W, 3) in [0, 1] that goes on from the clip's first frame as its caption says."""
         prompt, negative = (encode_prompt(self.base, text) for text in (reference.caption, ""))

@@ -54,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reader", type=Path, default=READER, help="the reader's file (default %(default)s)")
     parser.add_argument("--pictures", type=int, default=2, help="animated per action (default %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="other pictures (default %(default)s)")
+    parser.add_argument("--close", action="store_true", help="film from nearby")
     parser.add_argument("--sheet", type=Path, help="also a picture: a video of each action below its truth")
 
 
@@ -61,25 +62,28 @@ def write_page(args: argparse.Namespace) -> None:
     """Measure the small base, write the page, and print its tables."""
     start = time.monotonic()
     reader, base = load_reader(args.reader), load_small_base(args.base)
-    samples = list(draw_samples(base, reader, args.pictures, args.seed))
-    tables = [*_tables(base, reader, samples)]
+    samples = list(draw_samples(base, reader, args.pictures, args.seed, close=args.close))
+    tables = [*_tables(base, reader, samples, close=args.close)]
     minutes = (time.monotonic() - start) / 60
     tables.append(f"{minutes:.1f} minutes on {torch.get_num_threads()} threads.")
     print("\n\n".join(tables))
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(_page(samples, tables), encoding="utf-8")
+    args.out.write_text(_page(samples, tables, close=args.close), encoding="utf-8")
     print(f"Wrote {args.out}")
     if args.sheet:
         as_picture(contact_sheet(samples)).save(args.sheet)
 
 
-def draw_samples(base: SmallBase, reader: Reader, pictures: int, seed: int) -> Iterator[Sample]:
+def draw_samples(
+    base: SmallBase, reader: Reader, pictures: int, seed: int, *, close: bool = False
+) -> Iterator[Sample]:
     """Videos of every action that go on from pictures which nobody was trained on."""
-    training = mean_looks(reader, [_fresh_clip(action, seed + 500 + n) for n, action in enumerate(ACTIONS)])
+    others = [_fresh_clip(action, seed + 500 + n, close=close) for n, action in enumerate(ACTIONS)]
+    training = mean_looks(reader, others)
     work = [(action, i) for action in ACTIONS for i in range(pictures)]
     for n, (action, i) in enumerate(tqdm(work, desc="Animating", unit="video")):
-        motion, look = draw_motion(action, FRESH + seed + i), draw_look(FRESH + seed + n)
-        *truths, other = true_clips(motion, look, seed=seed, num=NUM_TRUTHS + 1)
+        motion, look = draw_motion(action, FRESH + seed + i, close), draw_look(FRESH + seed + n)
+        *truths, other = true_clips(motion, look, seed=seed, num=NUM_TRUTHS + 1, size=base.size)
         standard, video_FHWC = read_standard(truths, reader=reader), base.animate(truths[0], seed=seed + i)
         made, true = (
             score(video, standard, training, reader=reader) for video in (video_FHWC, clip_video(other))
@@ -87,18 +91,23 @@ def draw_samples(base: SmallBase, reader: Reader, pictures: int, seed: int) -> I
         yield Sample(action, truths[0], video_FHWC, made, true)
 
 
-def _fresh_clip(action: str, seed: int, *, held_out: bool = False) -> Clip:
-    return make_clip(draw_motion(action, FRESH + seed), draw_look(FRESH + seed, held_out))
+def _fresh_clip(
+    action: str, seed: int, *, held_out: bool = False, close: bool = False, size: int = 128
+) -> Clip:
+    motion, look = draw_motion(action, FRESH + seed, close), draw_look(FRESH + seed, held_out)
+    return make_clip(motion, look, size=size)
 
 
-def _tables(base: SmallBase, reader: Reader, samples: Sequence[Sample]) -> Iterator[str]:
+def _tables(base: SmallBase, reader: Reader, samples: Sequence[Sample], *, close: bool) -> Iterator[str]:
     groups = {"seen actions": False, "held-out actions": True}
     rows = {name: [s.scores for s in samples if s.held_out is flag] for name, flag in groups.items()}
     yield markdown_table({**rows, "true videos": [s.true_scores for s in samples]})
     yield markdown_table({action: [s.scores for s in samples if s.action == action] for action in ACTIONS})
     lines = ["| VAE, frames rebuilt | PSNR, dB | SSIM |", "| --- | --- | --- |"]
     for name, held_out in (("seen looks", False), ("held-out looks", True)):
-        clips = [_fresh_clip(action, 900, held_out=held_out) for action in ACTIONS]
+        clips = [
+            _fresh_clip(action, 900, held_out=held_out, close=close, size=base.size) for action in ACTIONS
+        ]
         pairs = [(base.rebuilt(clip), clip_video(clip)) for clip in clips]
         values = [fmean(measure(*pair) for pair in pairs) for measure in (psnr, ssim)]
         lines.append(f"| {name} | {values[0]:.1f} | {values[1]:.3f} |")
@@ -117,9 +126,9 @@ def contact_sheet(samples: Sequence[Sample]) -> Tensor:
     return rearrange(torch.stack(pairs), "(rows two) kinds f h w c -> (rows kinds h) (two f w) c", two=2)
 
 
-def _page(samples: Sequence[Sample], tables: Sequence[str]) -> str:
+def _page(samples: Sequence[Sample], tables: Sequence[str], *, close: bool) -> str:
     actors = [
-        animation(clip_video(_fresh_clip(action, 20 * i + j, held_out=j == 3)), action)
+        animation(clip_video(_fresh_clip(action, 20 * i + j, held_out=j == 3, close=close)), action)
         for i, action in enumerate((*ACTIONS, *EXTRA_MOTIONS))
         for j in range(4)
     ]

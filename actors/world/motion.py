@@ -50,8 +50,11 @@ class Motion:
     """Seed of motions that are drawn anew each time (EXTRA_MOTIONS), and of small differences in poses."""
 
 
-def draw_motion(action: str, seed: int) -> Motion:
-    """A performance of the action; the same seed gives the same one. Raises ValueError for other names."""
+def draw_motion(action: str, seed: int, close: bool = False) -> Motion:
+    """A performance of the action; the same seed gives the same one. Raises ValueError for other names.
+
+    With `close` it is filmed from nearby: people, all that they do in it, fill most of the picture.
+    """
     found = find_action(action)
     rng = np.random.default_rng([seed, *action.encode()])
     amplitude = rng.uniform(0.85, 1.12)
@@ -70,6 +73,7 @@ def draw_motion(action: str, seed: int) -> Motion:
             shift=(float(rng.uniform(-0.06, 0.06)), float(rng.uniform(-0.02, 0.03))),
             drift=(float(rng.normal(0, 0.02)), float(rng.normal(0, 0.01))),
             zoom=float(rng.normal(0, 0.02)),
+            close=close,
         ),
         variant=int(rng.integers(2**31)),
     )
@@ -86,11 +90,6 @@ def continuations(motion: Motion, num: int, seed: int) -> list[Motion]:
         )
         for _ in range(num)
     ]
-
-
-def close_up(motion: Motion) -> Motion:
-    """The same performance, filmed from nearby: people, all that they do in it, fill most of the picture."""
-    return replace(motion, camera=replace(motion.camera, close=True))
 
 
 def elsewhere(motion: Motion) -> Motion:

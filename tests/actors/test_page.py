@@ -20,23 +20,34 @@ def test_the_page_and_its_picture_show_every_action_beside_its_truth(
     seen: list[page.Sample] = []
     drawn = page.draw_samples
 
-    def draw_samples(*args: object) -> list[page.Sample]:
-        seen.extend(drawn(*args))
+    def draw_samples(*args: object, **how: object) -> list[page.Sample]:
+        seen.extend(drawn(*args, **how))
         return seen
 
     monkeypatch.setattr(page, "draw_samples", draw_samples)
     out, sheet = tmp_path / "page.html", tmp_path / "sheet.png"
-    words = ["page", "--base", str(tiny_base), "--pictures", "1", "--out", str(out), "--sheet", str(sheet)]
+    words = [
+        "page",
+        "--base",
+        str(tiny_base),
+        "--pictures",
+        "1",
+        "--out",
+        str(out),
+        "--sheet",
+        str(sheet),
+        "--close",
+    ]
     assert main(words) == 0
     text = out.read_text()
     assert all(f"{action} (" in text for action in page.ACTIONS)
     assert "| seen actions |" in text
     with Image.open(sheet) as file:
         pixels_HWC = torch.from_numpy(np.array(file)) / 255
-    assert pixels_HWC.shape == (2 * 128, 2 * 4 * 128, 3)  # two actions beside each other, the seen one first
-    for left, number in ((0, 1), (512, 0)):
+    assert pixels_HWC.shape == (2 * 96, 2 * 4 * 96, 3)  # two actions beside each other, the seen one first
+    for left, number in ((0, 1), (384, 0)):
         for row, video_FHWC in enumerate((clip_video(seen[number].truth), seen[number].video_FHWC)):
             for column in range(4):
-                y, x = 128 * row, left + 128 * column
-                found_HWC = pixels_HWC[y : y + 128, x : x + 128]
+                y, x = 96 * row, left + 96 * column
+                found_HWC = pixels_HWC[y : y + 96, x : x + 96]
                 torch.testing.assert_close(found_HWC, video_FHWC[2 * column], rtol=0, atol=0.003)

@@ -35,7 +35,7 @@ def test_what_the_noise_tells_is_the_log_likelihood_ratio_of_the_nearest_other_t
 ) -> None:
     generator = torch.Generator().manual_seed(0)
     alphas_cumprod = DDIMScheduler(beta_start=0.00085, beta_end=0.012).alphas_cumprod
-    videos_NFCHW = torch.randn(3, 8, 4, 16, 16, generator=generator) * 0.1
+    videos_NFCHW = torch.randn(3, 8, 4, 24, 24, generator=generator) * 0.1
     videos_NFCHW[0] *= 5  # the farther of two other truths
     encoded = iter(videos_NFCHW)
     monkeypatch.setattr(redrawn, "HELD_OUT_ACTIONS", ("arm wave",))

@@ -47,6 +47,12 @@ class SmallBase:
         size: int = self.base.unet.config.sample_size * self.base.vae_factor
         return size
 
+    def to(self, device: torch.device) -> "SmallBase":
+        """The same base, which works there from now on; its videos are on the CPU all the same."""
+        for part in (self.base.vae, self.base.text_encoder, self.model):
+            part.to(device)
+        return self
+
     def animate(self, reference: Clip, seed: int, config: SamplerConfig = SAMPLER) -> Tensor:
         """A video (F, H, W, 3) in [0, 1] that goes on from the clip's first frame as its caption says."""
         prompt, negative = (encode_prompt(self.base, text) for text in (reference.caption, ""))
@@ -65,7 +71,7 @@ class SmallBase:
 
     def decode(self, latents_FCHW: Tensor) -> Tensor:
         """The video (F, H, W, 3) in [0, 1] of scaled latents, by the VAE alone."""
-        return torch.stack([*decode_frames(self.base.vae, latents_FCHW)])
+        return torch.stack([*decode_frames(self.base.vae, latents_FCHW)]).cpu()
 
     def redraw(self, latents_FCHW: Tensor, caption: str, seed: int, timestep: int = 251) -> Tensor:
         """The same video after noise of this timestep and the way back (SDEdit, arXiv:2108.01073).
@@ -75,8 +81,10 @@ class SmallBase:
         """
         if timestep not in (known := ddim_timesteps(SAMPLER.steps)):
             raise ValueError(f"Videos are drawn again from the timesteps {known}, but not from {timestep}.")
-        prompt, noise_FCHW = encode_prompt(self.base, caption), draw_noise(latents_FCHW.shape, seed)
-        (noised_FCHW,) = add_noise(latents_FCHW[None], noise_FCHW[None], torch.tensor([timestep]))
+        prompt = encode_prompt(self.base, caption)
+        noise_FCHW = draw_noise(latents_FCHW.shape, seed).to(latents_FCHW)
+        timestep_1 = torch.tensor([timestep], device=latents_FCHW.device)
+        (noised_FCHW,) = add_noise(latents_FCHW[None], noise_FCHW[None], timestep_1)
         return denoise(
             self.model.predict,
             noised_FCHW,

@@ -54,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reader", type=Path, default=READER, help="the reader's file (default %(default)s)")
     parser.add_argument("--pictures", type=int, default=2, help="animated per action (default %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="other pictures (default %(default)s)")
+    parser.add_argument("--device", type=torch.device, default="cpu", help="default %(default)s")
     parser.add_argument("--close", action="store_true", help="film from nearby")
     parser.add_argument("--sheet", type=Path, help="also a picture: a video of each action below its truth")
 
@@ -61,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def write_page(args: argparse.Namespace) -> None:
     """Measure the small base, write the page, and print its tables."""
     start = time.monotonic()
-    reader, base = load_reader(args.reader), load_small_base(args.base)
+    reader, base = load_reader(args.reader), load_small_base(args.base).to(args.device)
     samples = list(draw_samples(base, reader, args.pictures, args.seed, close=args.close))
     tables = [*_tables(base, reader, samples, close=args.close)]
     minutes = (time.monotonic() - start) / 60

@@ -35,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.set_defaults(run=print_table)
     parser.add_argument("--base", type=Path, default=FOLDER, help="the small base (default %(default)s)")
+    parser.add_argument("--device", type=torch.device, default="cpu", help="default %(default)s")
     parser.add_argument("--close", action="store_true", help="film from nearby")
     parser.add_argument("--pictures", type=int, default=3, help="for each action (default %(default)s)")
 
@@ -42,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def print_table(args: argparse.Namespace) -> None:
     """Joint error, (recognised), what the noise still told of the motion, and how much of the way from a
     still picture's joint error to the VAE's own is closed, action by action."""
-    reader, base = load_reader(), load_small_base(args.base)
+    reader, base = load_reader(), load_small_base(args.base).to(args.device)
     columns = ["", "still", "floor", "true", "VAE", *(f"from {timestep}" for timestep in _TIMESTEPS)]
     print(f"| {' | '.join(columns)} |\n{'| --- ' * len(columns)}|")
     for action in tqdm(HELD_OUT_ACTIONS, desc="Drawing again", unit="action", leave=False):

@@ -108,7 +108,7 @@ class _Stage:
         self.optimizer = torch.optim.AdamW(
             weights.values(), lr=recipe.lr, betas=(0.9, 0.99), weight_decay=recipe.weight_decay, fused=True
         )
-        self.on_gpu = next(iter(weights.values())).is_cuda
+        self.device = next(iter(weights.values())).device
         self.average = {name: weight.detach().clone() for name, weight in weights.items()}
         self.progress = Progress()
         checkpoint, _ = run.newest()
@@ -123,7 +123,7 @@ class _Stage:
     def take_step(self, loss_of_step: LossOfStep, over: float, lr: float) -> float:
         """Train on one batch; the result is its loss. Raises RuntimeError if that or its gradient is none."""
         self.optimizer.param_groups[0]["lr"] = lr
-        with torch.autocast("cuda", torch.bfloat16, enabled=self.on_gpu):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             loss = loss_of_step(self.progress.step, over)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self.weights.values(), self.recipe.max_norm)

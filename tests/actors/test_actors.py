@@ -212,3 +212,31 @@ def test_two_people_hug_and_everybody_else_is_alone() -> None:
         abs(clip.joints_FPJ2[f, 0, :, 0].mean() - clip.joints_FPJ2[f, 1, :, 0].mean()) for f in (0, 7)
     )
     assert together < 0.5 * apart
+
+
+@pytest.mark.parametrize("action", EVERYTHING)
+def test_from_nearby_what_people_do_fills_the_picture(action: str) -> None:
+    for seed in range(3):
+        motion = draw_motion(action, seed, close=True)
+        clip = make_clip(motion, draw_look(seed), num_frames=16, size=96)
+        assert 0.64 < clip.height / 96 < 0.96
+        joints_N2 = clip.joints_FPJ2.reshape(-1, 2) / 96
+        inside_N = ((joints_N2 > 0) & (joints_N2 < 1)).all(axis=1)
+        assert inside_N.mean() > 0.97
+        assert np.ptp(joints_N2, axis=0).max() > (0.45 if action == "canoeing sprint" else 0.55)
+
+
+def test_from_nearby_all_continuations_in_all_looks_are_seen_alike() -> None:
+    for action in ACTIONS:
+        motion = draw_motion(action, 1, close=True)
+        first, *others = (make_clip(one, draw_look(2)) for one in continuations(motion, 3, 5))
+        assert first.height == others[0].height
+        for other in others:
+            np.testing.assert_array_equal(first.frames_FHW3[0], other.frames_FHW3[0])
+        other_look = make_clip(motion, draw_look(9, held_out=True))
+        np.testing.assert_array_equal(other_look.joints_FPJ2[0], first.joints_FPJ2[0])
+
+
+def test_from_nearby_the_same_is_done() -> None:
+    near, usual = draw_motion("arm wave", 3, close=True), draw_motion("arm wave", 3)
+    assert replace(near, camera=usual.camera) == usual

@@ -1,4 +1,4 @@
-"""Small models with random weights, in the layouts of Stable Diffusion 1.5 and AnimateDiff."""
+"""Small models with random weights, in the layouts of Stable Diffusion 1.5 and AnimateDiff; small clips."""
 
 import json
 from functools import cache
@@ -8,11 +8,14 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel, UNetMotionModel
 from diffusers.models.unets.unet_motion_model import AnimateDiffTransformer3D
 from einops import rearrange
+from PIL import Image
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from flash_pack.flash_modules.animatediff.motion_file import MotionWeights
 from flash_pack.flash_modules.animatediff.motion_module import MotionConfig, MotionModel
+from flash_pack.flash_modules.files.tensor_file import fingerprint
+from flash_pack.flash_modules.flash.action_file import Action, Source
 
 WIDTHS = (32, 64)
 SD15_WIDTHS = (32, 64, 96, 128)
@@ -126,3 +129,55 @@ def per_frame(oracle: UNetMotionModel) -> UNetMotionModel:
         if isinstance(module, AnimateDiffTransformer3D):
             module.norm = PerFrame(module.norm)
     return oracle
+
+
+def write_gif(path: Path, color: str, num_frames: int = 6) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    frames = []
+    for i in range(num_frames):
+        frame = Image.new("RGB", (40, 32), "navy")
+        frame.paste(color, (4 + 3 * i, 8, 14 + 3 * i, 26))
+        frames.append(frame)
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=100)
+
+
+KV = [
+    f"{attention}.transformer_blocks.0.{attn}.{part}"
+    for attention in (
+        *(f"down_blocks.0.attentions.{j}" for j in range(2)),
+        "mid_block.attentions.0",
+        *(f"up_blocks.1.attentions.{j}" for j in range(3)),
+    )
+    for attn in ("attn1", "attn2")
+    for part in ("to_k", "to_v")
+]
+
+
+def key(path: str) -> str:
+    return "lora_unet_" + path.replace(".", "_")
+
+
+def base_sha256() -> str:
+    weights = small_unet().state_dict()
+    return fingerprint({key(path): weights[f"{path}.weight"] for path in KV})
+
+
+def make_action(motion: MotionWeights, *, kind: str = "compact") -> Action:
+    """Attention weights of the motion and all spatial keys and values are trained."""
+    generator = torch.Generator().manual_seed(5)
+    trained = {
+        name: tensor + 0.1 * torch.randn(tensor.shape, generator=generator)
+        for name, tensor in motion.tensors.items()
+        if kind == "standalone" or ".attention_blocks." in name
+    }
+    weights = small_unet().state_dict()
+    kv_diffs = {key(p): 0.1 * torch.randn(weights[f"{p}.weight"].shape, generator=generator) for p in KV}
+    return Action(
+        name="jump",
+        kind=kind,
+        motion=trained,
+        kv_diffs=kv_diffs,
+        base=Source(name="small", sha256=base_sha256()),
+        motion_module=Source(name="small_motion", sha256=motion.sha256, version="v3"),
+        frames=16,
+    )

@@ -7,52 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from flash_pack.flash_modules.animatediff.motion_file import MotionWeights
 from flash_pack.flash_modules.backends.diffusers.sd15 import AnimatedUNet, add_action
 from flash_pack.flash_modules.files.tensor_file import fingerprint
-from flash_pack.flash_modules.flash.action_file import Action, Source
-from flash_pack.tests.backends.small_models import TEXT_WIDTH, small_motion, small_unet
-
-KV = [
-    f"{attention}.transformer_blocks.0.{attn}.{part}"
-    for attention in (
-        *(f"down_blocks.0.attentions.{j}" for j in range(2)),
-        "mid_block.attentions.0",
-        *(f"up_blocks.1.attentions.{j}" for j in range(3)),
-    )
-    for attn in ("attn1", "attn2")
-    for part in ("to_k", "to_v")
-]
-
-
-def key(path: str) -> str:
-    return "lora_unet_" + path.replace(".", "_")
-
-
-def base_sha256() -> str:
-    weights = small_unet().state_dict()
-    return fingerprint({key(path): weights[f"{path}.weight"] for path in KV})
-
-
-def make_action(motion: MotionWeights, *, kind: str = "compact") -> Action:
-    """Attention weights of the motion and all spatial keys and values are trained."""
-    generator = torch.Generator().manual_seed(5)
-    trained = {
-        name: tensor + 0.1 * torch.randn(tensor.shape, generator=generator)
-        for name, tensor in motion.tensors.items()
-        if kind == "standalone" or ".attention_blocks." in name
-    }
-    weights = small_unet().state_dict()
-    kv_diffs = {key(p): 0.1 * torch.randn(weights[f"{p}.weight"].shape, generator=generator) for p in KV}
-    return Action(
-        name="jump",
-        kind=kind,
-        motion=trained,
-        kv_diffs=kv_diffs,
-        base=Source(name="small", sha256=base_sha256()),
-        motion_module=Source(name="small_motion", sha256=motion.sha256, version="v3"),
-        frames=16,
-    )
+from flash_pack.flash_modules.flash.action_file import Source
+from flash_pack.tests.backends.small_models import KV, TEXT_WIDTH, key, make_action, small_motion, small_unet
 
 
 @torch.inference_mode()

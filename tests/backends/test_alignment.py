@@ -1,95 +1,43 @@
-"""Motion alignment, checkpointing and the choice of weights in diffusers' U-Net."""
+"""Motion alignment in diffusers' U-Net."""
 
 import copy
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache, partial
 from typing import Any
 
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
 from einops import rearrange
 from torch import Tensor, nn
 
-from flash_pack.flash_modules.animatediff.motion_module import MotionConfig, MotionModel
 from flash_pack.flash_modules.attention import attend
-from flash_pack.flash_modules.backends.diffusers.sd15 import (
-    AnimatedUNet,
-    add_cross_frame_attention,
-    add_motion,
-)
-from flash_pack.flash_modules.backends.diffusers.sd15.load.single_file import SD15
-from flash_pack.flash_modules.backends.diffusers.sd15.train.alignment import AlignedUNet, add_alignment
+from flash_pack.flash_modules.backends.diffusers.sd15 import add_motion
+from flash_pack.flash_modules.backends.diffusers.sd15.train.alignment import add_alignment
 from flash_pack.flash_modules.backends.diffusers.sd15.train.trainable import select_trainable
 from flash_pack.flash_modules.flash.cross_frame import with_first_frame
 from flash_pack.flash_modules.flash.motion_alignment import AlignmentConfig, VideoCall
-from flash_pack.flash_modules.flash.training.action_training import CHECKPOINTING
-from flash_pack.flash_modules.flash.training.loss import (
-    TimestepConfig,
-    denoising_losses,
-    draw_noise,
-    total_loss,
+from flash_pack.flash_modules.flash.training.loss import TimestepConfig, draw_noise, total_loss
+from flash_pack.tests.backends.aligned_models import (
+    BOTH,
+    CORRESPONDENCE,
+    FEATURES,
+    NUM_LAYERS,
+    OFF,
+    F,
+    P,
+    aligned,
+    animated,
+    assert_same,
+    difference,
+    inputs,
+    learn,
+    noise_losses,
+    pair_call,
+    plain,
+    run,
+    unchecked,
 )
-from flash_pack.tests.backends.small_models import TEXT_WIDTH, small_motion, small_unet
-
-P, F, M, H, W = 2, 4, 5, 2, 4
-noise_losses = partial(denoising_losses, prediction="epsilon")
-OFF = AlignmentConfig(tau=100.0, p=0.0)
-FEATURES = AlignmentConfig(p=0.0)
-CORRESPONDENCE = AlignmentConfig(tau=100.0)
-BOTH = AlignmentConfig()
-
-
-def animated(**kind: bool) -> AnimatedUNet:
-    return copy.deepcopy(_animated(**kind))
-
-
-@cache
-def _animated(*, version_1: bool = False, mid: bool = False) -> AnimatedUNet:
-    motion = small_motion(mid=mid)
-    motion = replace(motion, config=replace(motion.config, pool_resnet_norms=version_1))
-    return add_cross_frame_attention(add_motion(small_unet(), motion))
-
-
-@cache
-def aligned(config: AlignmentConfig, checkpointing: str = "none", **kind: bool) -> AlignedUNet:
-    """One model for all tests that leave it as it is."""
-    return add_alignment(animated(**kind), config, checkpointing=checkpointing)
-
-
-@cache
-@torch.no_grad()
-def plain(*, mid: bool = False) -> Tensor:
-    """What comes without alignment."""
-    return animated(mid=mid).predict(*inputs())
-
-
-@cache
-def inputs(num_frames: int = F, videos: int = 2 * P, seed: int = 7) -> tuple[Tensor, Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    latents_BFCHW = torch.randn(videos, num_frames, 4, H, W, generator=generator)
-    timestep_B = torch.tensor([961, 41] * (videos // 2) + [500] * (videos % 2))
-    return latents_BFCHW, timestep_B, torch.randn(videos, M, TEXT_WIDTH, generator=generator)
-
-
-NUM_LAYERS = 6
-"""Cross-frame attentions of the small U-Net."""
-
-
-def pair_call(swapped: int | list[int] = 3, num_pairs: int = P) -> VideoCall:
-    layers = range(swapped) if isinstance(swapped, int) else swapped
-    swaps_L = torch.tensor([i in layers for i in range(NUM_LAYERS)])
-    return VideoCall(num_pairs=num_pairs, swaps_L=swaps_L)
-
-
-@torch.no_grad()
-def run(model: AlignedUNet, call: VideoCall | None) -> Tensor:
-    return model(*inputs(), call)
-
-
-def difference(out: Tensor, expected: Tensor) -> float:
-    return float((out - expected).norm() / expected.norm())
+from flash_pack.tests.backends.small_models import small_motion, small_unet
 
 
 def test_small_unet_has_so_many_layers() -> None:
@@ -245,88 +193,6 @@ def test_pairs_do_not_mix() -> None:
     assert difference(alone, run(model, pair_call())[second]) < 1e-5
 
 
-# Gradients.
-
-
-Gradients = dict[str, Tensor]
-
-
-def learn(
-    model: AlignedUNet, call: VideoCall, trainable: str = "attention", between: Callable[[], object] = int
-) -> Gradients:
-    """Gradients of the weights that learn; `between` runs before the backward pass."""
-    weights = select_trainable(model.model, trainable)
-    model.zero_grad()
-    latents, timestep, text = inputs()
-    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(3))
-    loss = total_loss(noise_losses(model, latents, noise, timestep[:P], text[:P], call))
-    between()
-    loss.backward()
-    return {name: weight.grad for name, weight in weights.items() if weight.grad is not None}
-
-
-@cache
-def unchecked(config: AlignmentConfig, *, version_1: bool = False) -> Gradients:
-    """Gradients without checkpointing."""
-    return learn(aligned(config, version_1=version_1), pair_call([0, 3, 4]))
-
-
-def assert_same(found: Gradients, expected: Gradients) -> None:
-    assert found.keys() == expected.keys()
-    for name in expected:
-        assert difference(found[name], expected[name]) <= 1e-6, name
-
-
-KV = {f"{block}_transformer_blocks_0_attn{i}_to_{x}" for block in (
-    "down_blocks_0_attentions_0", "down_blocks_0_attentions_1", "mid_block_attentions_0",
-    "up_blocks_1_attentions_0", "up_blocks_1_attentions_1", "up_blocks_1_attentions_2",
-) for i in (1, 2) for x in "kv"}  # fmt: skip
-
-
-@pytest.mark.parametrize("trainable", ["attention", "motion_module"])
-def test_only_the_named_weights_have_gradients(trainable: str) -> None:
-    model = aligned(BOTH)
-    gradients = learn(model, pair_call(), trainable)
-    expected = {f"lora_unet_{name}" for name in KV}
-    for name, _ in model.model.motion.named_parameters():
-        if trainable == "motion_module" or ".attention_blocks." in name:
-            expected.add(name)
-    assert set(gradients) == expected
-    assert all(gradient.any() for gradient in gradients.values())
-    assert sum(weight.grad is not None for weight in model.parameters()) == len(expected)
-    assert sum(weight.requires_grad for weight in model.parameters()) == len(expected)
-
-
-def test_weights_are_found_by_their_names_in_action_files() -> None:
-    model = animated()
-    weights = select_trainable(model)
-    down = model.unet.down_blocks[0].attentions[1].transformer_blocks[0]
-    key = "lora_unet_down_blocks_0_attentions_1_transformer_blocks_0"
-    assert weights[f"{key}_attn1_to_k"] is down.attn1.to_k.weight
-    assert weights[f"{key}_attn2_to_v"] is down.attn2.to_v.weight
-    part = "up_blocks.1.motion_modules.2.temporal_transformer.transformer_blocks.0.attention_blocks.1"
-    assert weights[f"{part}.to_q.weight"] is model.motion.get_submodule(part).to_q.weight
-
-
-def test_counts_for_stable_diffusion_15() -> None:
-    with torch.device("meta"):
-        config = UNet2DConditionModel.load_config(SD15 / "unet")
-        unet = UNet2DConditionModel.from_config(config)
-        widths = (320, 640, 1280, 1280)
-        motion = MotionModel(
-            MotionConfig(down=tuple((w,) * 2 for w in widths), up=tuple((w,) * 3 for w in widths[::-1]))
-        )
-        model = AnimatedUNet(unet, motion)
-    counts = []
-    for trainable in ("attention", "motion_module"):
-        weights = select_trainable(model, trainable)
-        spatial = [name for name in weights if name.startswith("lora_unet_")]
-        counts.append(round(sum(weight.numel() for weight in weights.values()) / 1e6, 1))
-        assert len(spatial) == 64
-    assert len(select_trainable(model)) == 64 + 200
-    assert counts == [195.5, 461.1]
-
-
 def test_gradient_of_frame_0s_prediction_is_zero() -> None:
     model, seen = aligned(BOTH), []
 
@@ -353,66 +219,6 @@ def test_detached_source_gets_no_gradient_from_the_twin(first_frame_only: bool) 
         model(latents, timestep, text, pair_call())[P:].square().sum().backward()
         assert bool(latents.grad[:P].any()) != detach_source
         assert latents.grad[P:].any()
-
-
-@pytest.mark.parametrize(("version_1", "after_attention"), [(False, True), (True, False)])
-@pytest.mark.parametrize("checkpointing", ["motion", "all"])
-def test_checkpointed_gradients_are_the_same(
-    checkpointing: str, version_1: bool, after_attention: bool
-) -> None:
-    config = replace(BOTH, after_attention=after_attention, first_frame_only=after_attention)
-    found = learn(aligned(config, checkpointing, version_1=version_1), pair_call([0, 3, 4]))
-    assert_same(found, unchecked(config, version_1=version_1))
-
-
-@pytest.mark.parametrize("checkpointing", ["motion", "all"])
-def test_a_call_of_another_kind_before_the_backward_pass_changes_nothing(checkpointing: str) -> None:
-    """The recomputation has the frames, pairs and swaps of its own call, and leaves no trace."""
-    model, preview, shown = aligned(BOTH, checkpointing, version_1=True), inputs(4, videos=1), []
-
-    def between() -> None:
-        model(*inputs(num_frames=2), pair_call(5))
-        shown.append(model.model.predict(*preview).detach())
-
-    found = learn(model, pair_call([0, 3, 4]), between=between)
-    assert_same(found, unchecked(BOTH, version_1=True))
-    assert torch.equal(model.model.predict(*preview), shown[0])
-
-
-def kept_bytes(checkpointing: str) -> int:
-    """Bytes that the graph of one call holds outside of checkpointed regions, each tensor once."""
-    model = aligned(BOTH, checkpointing)
-    select_trainable(model.model)
-    storages = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
-    kept: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in storages:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        out = model(*inputs(), pair_call())
-    assert out.requires_grad
-    return sum(kept.values())
-
-
-def test_each_kind_of_checkpointing_keeps_less() -> None:
-    none, motion, everything = (kept_bytes(kind) for kind in CHECKPOINTING)
-    assert motion < 0.7 * none
-    assert everything < 0.5 * motion
-
-
-@pytest.mark.parametrize("checkpointing", ["motion", "all"])
-def test_every_motion_module_runs_once_more_in_the_backward_pass(checkpointing: str) -> None:
-    model, calls = add_alignment(animated(), BOTH, checkpointing=checkpointing), []
-    for name, _ in model.model.motion.config.places():
-        module = model.model.motion.get_submodule(name)
-        module.register_forward_pre_hook(lambda *_, name=name: calls.append(name))
-    learn(model, pair_call())
-    places = [name for name, _ in model.model.motion.config.places()]
-    assert sorted(calls) == sorted(places * 2)
 
 
 @pytest.mark.parametrize("checkpointing", ["none", "all"])
@@ -456,11 +262,6 @@ def test_a_second_motion_is_still_refused() -> None:
     model = aligned(BOTH)
     with pytest.raises(ValueError, match="already has a motion, and two cannot run together"):
         add_motion(model.model.unet, small_motion())
-
-
-def test_another_kind_of_checkpointing_is_refused() -> None:
-    with pytest.raises(ValueError, match="must be one of none, motion, all, but it is 'some'"):
-        aligned(BOTH, "some")
 
 
 def test_a_batch_that_is_not_the_pairs_is_refused() -> None:

@@ -20,9 +20,11 @@ from flash_pack.flash_modules.backends.diffusers.sd15 import (
     encode_prompt,
     find_base,
     load_base,
+    load_vae,
 )
 from flash_pack.flash_modules.backends.diffusers.sd15.load.single_file import SD15
-from flash_pack.tests.backends.original_names import checkpoint
+from flash_pack.flash_modules.flash.decoder_file import SIGNATURE
+from flash_pack.tests.backends.original_names import as_conv, checkpoint, vae_name
 from flash_pack.tests.backends.small_models import SD15_WIDTHS, small_text_encoder, small_unet, small_vae
 
 
@@ -283,3 +285,18 @@ def test_other_single_files_are_refused(
     save_file(change(original), tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match=rf"other\.safetensors .*{message}"):
         load_base(find_base(tmp_path / "other.safetensors", tokenizer_folder))
+
+
+def test_vaes_are_read_from_every_kind_of_place(base_folder: Path, tmp_path: Path) -> None:
+    names = {vae_name(n): as_conv(n, t).clone() for n, t in small_vae().state_dict().items()}
+    save_file(names, tmp_path / "vae.safetensors")
+    save_file({f"first_stage_model.{name}": t for name, t in names.items()}, tmp_path / "model.safetensors")
+    wanted = small_vae().state_dict()
+    for place in (
+        base_folder,
+        base_folder / "vae",
+        tmp_path / "vae.safetensors",
+        tmp_path / "model.safetensors",
+    ):
+        found = load_vae(place).state_dict()
+        assert all(torch.equal(found[name], wanted[name]) for name in SIGNATURE)

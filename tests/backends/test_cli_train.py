@@ -10,54 +10,17 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import DDIMScheduler
-from PIL import Image
-from safetensors.torch import save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from torch import nn
 
 from flash_pack.flash_modules import cli
-from flash_pack.flash_modules.animatediff.motion_file import read_motion
-from flash_pack.flash_modules.backends.diffusers.sd15 import find_base, load_base
-from flash_pack.flash_modules.backends.diffusers.sd15.train.action import action_training
 from flash_pack.flash_modules.files.tensor_file import read_tensors
 from flash_pack.flash_modules.flash.action_file import read_action, standalone_motion
-from flash_pack.flash_modules.flash.augment import AugmentConfig
-from flash_pack.flash_modules.flash.training.action_training import (
-    ActionTraining,
-    ActionTrainingConfig,
-    count_cost,
-)
-from flash_pack.flash_modules.flash.training.latent_pool import LatentPool, PoolConfig
-from flash_pack.flash_modules.flash.training.method import VARIANTS, MethodConfig
-from flash_pack.flash_modules.training.clips import find_clips
+from flash_pack.flash_modules.flash.training.action_training import ActionTraining
+from flash_pack.flash_modules.flash.training.method import VARIANTS
 from flash_pack.flash_modules.training.cost import Cost
 from flash_pack.flash_modules.training.run_folder import read_losses
-from flash_pack.flash_modules.training.sampling import SamplingConfig
 from flash_pack.tests.backends.command_line import run_command, sentence_of
-from flash_pack.tests.backends.small_models import small_motion
-
-
-def write_gif(path: Path, color: str, num_frames: int = 6) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    frames = []
-    for i in range(num_frames):
-        frame = Image.new("RGB", (40, 32), "navy")
-        frame.paste(color, (4 + 3 * i, 8, 14 + 3 * i, 26))
-        frames.append(frame)
-    frames[0].save(path, save_all=True, append_images=frames[1:], duration=100)
-
-
-@pytest.fixture(scope="module")
-def files(base_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A base, a motion module, two clips and a picture."""
-    folder = tmp_path_factory.mktemp("files")
-    (folder / "base").symlink_to(base_folder)
-    save_file(small_motion().tensors, folder / "motion.safetensors")
-    write_gif(folder / "run_fast" / "a.gif", "orange")
-    write_gif(folder / "run_fast" / "b.gif", "green")
-    (folder / "run_fast" / "b.txt").write_text("a girl runs")
-    Image.effect_noise((70, 100), 90).convert("RGB").save(folder / "picture.png")
-    return folder
+from flash_pack.tests.backends.small_models import small_motion, write_gif
 
 
 @pytest.fixture(autouse=True)
@@ -68,14 +31,14 @@ def quick(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.fixture
-def train(files: Path, tmp_path: Path) -> Callable[..., int]:
+def train(training_files: Path, tmp_path: Path) -> Callable[..., int]:
     """Runs the command with arguments that work, except for those that are given; None leaves one out."""
 
     def run(*flags: str, **changes: object) -> int:
         arguments = {
-            "base": files / "base",
-            "motion": files / "motion.safetensors",
-            "clips": files / "run_fast",
+            "base": training_files / "base",
+            "motion": training_files / "motion.safetensors",
+            "clips": training_files / "run_fast",
             "out": "jump",
             "runs": tmp_path / "runs",
             "frames": 3,
@@ -97,9 +60,9 @@ def trained(tmp_path: Path, name: str, step: int) -> dict[str, torch.Tensor]:
 
 
 def test_a_base_that_predicts_velocity_learns_velocity(
-    train: Callable[..., int], files: Path, tmp_path: Path
+    train: Callable[..., int], training_files: Path, tmp_path: Path
 ) -> None:
-    folder = shutil.copytree(files / "base", tmp_path / "base")
+    folder = shutil.copytree(training_files / "base", tmp_path / "base")
     DDIMScheduler(prediction_type="v_prediction").save_pretrained(folder / "scheduler")
     assert train(steps=1, out="noise") == train(steps=1, out="velocity", base=folder) == 0
     runs = tmp_path / "runs"
@@ -109,7 +72,7 @@ def test_a_base_that_predicts_velocity_learns_velocity(
 
 
 def test_the_action_of_a_run_animates(
-    train: Callable[..., int], files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    train: Callable[..., int], training_files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert train() == 0
     path = tmp_path / "runs" / "jump" / "jump.safetensors"
@@ -123,8 +86,16 @@ def test_the_action_of_a_run_animates(
     assert (header["steps"], header["seed"]) == (3, 0)
     assert action.header["modelspec.prediction_type"] == "epsilon"
     assert str(tmp_path) not in json.dumps(dict(action.header))
-    picture, video = files / "picture.png", tmp_path / "video.gif"
-    words = ["animate", "--base", files / "base", "--motion", files / "motion.safetensors", "--action", path]
+    picture, video = training_files / "picture.png", tmp_path / "video.gif"
+    words = [
+        "animate",
+        "--base",
+        training_files / "base",
+        "--motion",
+        training_files / "motion.safetensors",
+        "--action",
+        path,
+    ]
     words += ["--image", picture, "--prompt", "a girl", "--frames", 3, "--steps", 1, "--size", "32x16"]
     assert cli.main([str(word) for word in [*words, "--device", "cpu", "--out", video]]) == 0
     assert "it may differ" not in capsys.readouterr().err
@@ -145,9 +116,11 @@ def test_a_run_in_two_sittings_is_a_run_in_one(train: Callable[..., int], tmp_pa
     assert all(torch.equal(whole[name], two[name]) for name in whole)
 
 
-def test_samples_on_the_way_change_nothing(train: Callable[..., int], files: Path, tmp_path: Path) -> None:
+def test_samples_on_the_way_change_nothing(
+    train: Callable[..., int], training_files: Path, tmp_path: Path
+) -> None:
     assert train(out="plain") == 0
-    assert train(out="watched", image=files / "picture.png", **{"sample-steps": 2}) == 0
+    assert train(out="watched", image=training_files / "picture.png", **{"sample-steps": 2}) == 0
     assert [path.name for path in (tmp_path / "runs" / "watched").glob("*.mp4")] == ["sample-000002.mp4"]
     plain, watched = (trained(tmp_path, name, 3) for name in ("plain", "watched"))
     assert all(torch.equal(plain[name], watched[name]) for name in plain)
@@ -249,32 +222,6 @@ def test_enough_memory_is_enough_and_a_run_that_goes_on_has_shown_it(train, memo
     assert train(size=16, out="other") == 2
 
 
-def test_peak_memory_is_that_of_the_tensors_that_are_held() -> None:
-    """Four layers of 16 x 256 numbers: kept for the backward pass, and gradients of the weights."""
-    layers = nn.Sequential(*(nn.Linear(256, 256, bias=False) for _ in range(4)))
-
-    def predict(latents: torch.Tensor, *_: object) -> torch.Tensor:
-        return layers(latents)
-
-    shape, text = torch.Size((16, 256)), torch.zeros(1, 1, 1)
-    settings = {"num_layers": 0, "twins": False, "device": torch.device("cpu")}
-    cost = count_cost(predict, layers.parameters(), shape, text, **settings)
-    product, activation, gradient = 2 * 16 * 256 * 256, 4 * 16 * 256, 4 * 256 * 256
-    assert cost.flops == (4 + 4 + 3) * product
-    assert 4 * gradient + 2 * activation < cost.peak_bytes < 4 * gradient + 8 * activation
-    assert all(weight.grad is None for weight in layers.parameters())
-
-
-def test_checkpointing_lowers_the_counted_peak(files: Path) -> None:
-    config = ActionTrainingConfig(sampling=SamplingConfig(num_frames=3))
-    motion, clips = read_motion(files / "motion.safetensors"), find_clips([files / "run_fast"]).used
-    base = load_base(find_base(files / "base"))
-    training = action_training(base, "small", motion, clips, config, torch.device("cpu"))
-    whole, motion_again, all_again = (training.cost(256, kind) for kind in ("none", "motion", "all"))
-    assert whole.peak_bytes > motion_again.peak_bytes > all_again.peak_bytes
-    assert whole.flops < motion_again.flops < all_again.flops
-
-
 def test_full_memory_is_told_with_settings_that_need_less(
     train, memory, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -289,7 +236,7 @@ def test_full_memory_is_told_with_settings_that_need_less(
 
 
 def test_a_clip_that_is_damaged_is_left_out(
-    train, files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    train, training_files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_gif(tmp_path / "run_fast" / "a.gif", "orange")
     (tmp_path / "run_fast" / "b.mp4").write_bytes(b"no video")
@@ -299,10 +246,10 @@ def test_a_clip_that_is_damaged_is_left_out(
     assert json.loads(action.header["flash.data"])["n_clips"] == 1
 
 
-def test_very_many_clips_can_be_learned_from(train, files: Path, tmp_path: Path) -> None:
+def test_very_many_clips_can_be_learned_from(train, training_files: Path, tmp_path: Path) -> None:
     (tmp_path / "many").mkdir()
     for i in range(500):
-        (tmp_path / "many" / f"{i}.gif").symlink_to(files / "run_fast" / "a.gif")
+        (tmp_path / "many" / f"{i}.gif").symlink_to(training_files / "run_fast" / "a.gif")
     assert train(steps=1, pool=1, frames=2, variant=1, clips=tmp_path / "many") == 0
     settings = json.loads((tmp_path / "runs" / "jump" / "settings.json").read_text())
     assert len(settings["clips"]) == 500
@@ -349,45 +296,3 @@ def test_mistakes_are_one_sentence(
     assert train(**changes) == 2
     assert sentence in sentence_of(capsys.readouterr().err)
     assert not list(tmp_path.glob("runs/*/checkpoint-*"))
-
-
-@pytest.fixture
-def make_pool(files: Path, tmp_path: Path) -> Callable[..., LatentPool]:
-    def make(name: str = "pool", **changes: object) -> LatentPool:
-        config = ActionTrainingConfig(
-            sampling=SamplingConfig(num_frames=3),
-            pool=PoolConfig(**{"per_clip": 4, "renew_micro_batches": 5, **changes}),
-            method=MethodConfig(augment=AugmentConfig(size=16)),
-        )
-        training = action_training(
-            load_base(find_base(files / "base")),
-            "small",
-            read_motion(files / "motion.safetensors"),
-            find_clips([files / "run_fast"]).used,
-            config,
-            torch.device("cpu"),
-        )
-        return training.pool(tmp_path / name)
-
-    return make
-
-
-def test_a_pool_is_renewed_in_turns_and_is_the_same_when_made_again(make_pool) -> None:
-    pool = make_pool()
-    turns = [[pool.round_at(number, part) for number in range(8)] for part in (0, 4, 5, 10, 40, 45)]
-    assert turns == [
-        [0] * 8,
-        [0] * 8,
-        [1, 0, 0, 0, 0, 0, 0, 0],
-        [1, 1, 0, 0, 0, 0, 0, 0],
-        [1] * 8,
-        [2, 1, 1, 1, 1, 1, 1, 1],
-    ]
-
-
-def test_latents_on_disk_are_those_in_memory(make_pool, tmp_path: Path) -> None:
-    in_memory, on_disk = make_pool("memory"), make_pool("disk", memory_gib=0.0)
-    for part in (0, 1, 7):
-        assert torch.equal(in_memory.entry(1, part), on_disk.entry(1, part))
-    assert list((tmp_path / "disk").glob("*.safetensors"))
-    assert not (tmp_path / "memory").exists()

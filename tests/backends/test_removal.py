@@ -18,8 +18,7 @@ from flash_pack.flash_modules.backends.diffusers.sd15 import (
 )
 from flash_pack.flash_modules.backends.diffusers.sd15.train.alignment import add_alignment
 from flash_pack.flash_modules.flash.motion_alignment import AlignmentConfig, VideoCall
-from flash_pack.tests.backends.small_models import TEXT_WIDTH, small_motion, small_unet
-from flash_pack.tests.backends.test_action import make_action
+from flash_pack.tests.backends.small_models import TEXT_WIDTH, make_action, small_motion, small_unet
 
 B, F, C, H, W, M = 2, 3, 4, 4, 6, 5
 

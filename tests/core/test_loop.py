@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from flash_pack.flash_modules.training import loop, run_folder
 from flash_pack.flash_modules.training.loop import Diverged, LoopConfig, Processes, SingleProcess, train
-from flash_pack.flash_modules.training.run_folder import Checkpoint, LossTable, Progress, RunFolder
+from flash_pack.flash_modules.training.run_folder import Progress, RunFolder
 
 SETTINGS = {"clips": ["a", "b"], "seed": 3}
 QUICK = LoopConfig(steps=12, learning_rate=1e-2, save_steps=4, keep=2)
@@ -130,29 +130,6 @@ def test_a_damaged_newest_checkpoint_is_passed_over(tmp_path: Path, damage: str)
     assert "Checkpoint 12 is damaged and was passed over" in notes[0]
     assert notes[1] == "Going on from step 8."
     assert_equal(again, trained(run_at(tmp_path, "whole")))
-
-
-def test_what_a_killed_run_left_half_written_is_cleared_away(tmp_path: Path) -> None:
-    folder = run_at(tmp_path).path
-    (folder / ".flash-abc").mkdir()
-    (folder / ".flash-abc" / "draft").write_text("half")
-    (folder / ".flash-settings.json").write_text("{")
-    RunFolder(tmp_path, "run", SETTINGS, first=False)
-    assert len(list(folder.glob(".flash-*"))) == 2
-    run_at(tmp_path)
-    assert not list(folder.glob(".flash-*"))
-
-
-def test_the_newest_checkpoints_and_the_best_are_kept(tmp_path: Path) -> None:
-    run = run_at(tmp_path)
-    for step, loss in ((1, 3.0), (2, 1.0), (3, 2.0), (4, 2.0), (5, 2.0)):
-        best = min(loss, 1.0 if step > 1 else loss)
-        run.write(
-            Checkpoint(Progress(step=step, loss=loss, best=best), {"w": torch.ones(1)}, {"s": torch.ones(1)}),
-            2,
-        )
-    assert run.checkpoints() == [5, 4, 2]
-    assert run.best() == 2
 
 
 def test_a_full_disk_leaves_the_earlier_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,28 +255,6 @@ def test_weights_that_are_half_changed_are_not_saved(tmp_path: Path, monkeypatch
     assert run.checkpoints() == [4]
     monkeypatch.undo()
     assert_equal(trained(run), trained(run_at(tmp_path, "whole")))
-
-
-def test_a_run_goes_on_only_with_its_own_settings(tmp_path: Path) -> None:
-    run_at(tmp_path)
-    with pytest.raises(ValueError, match=r'settings \(clips: \["a", "b"\] then, \["a"\] now\): give another'):
-        RunFolder(tmp_path, "run", SETTINGS | {"clips": ["a"]})
-    with pytest.raises(ValueError, match="tau: null then, 90 now"):
-        RunFolder(tmp_path, "run", SETTINGS | {"tau": 90})
-
-
-@pytest.mark.parametrize("name", ["../away", "/away", "", ".", "a/b", ".hidden", "a\nb"])
-def test_a_name_that_leaves_the_folder_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ValueError, match="must be letters, digits"):
-        RunFolder(tmp_path, name, SETTINGS)
-    assert not list(tmp_path.iterdir())
-
-
-def test_rows_after_the_checkpoint_and_a_row_cut_short_are_dropped(tmp_path: Path) -> None:
-    path = tmp_path / "loss.csv"
-    path.write_text("step,seconds,loss\n1,0.1,3\n2,0.2,2\n3,0.3,1\n4,0.")
-    LossTable(path, 2).close()
-    assert path.read_text() == "step,seconds,loss\n1,0.1,3\n2,0.2,2\n"
 
 
 class Pair:

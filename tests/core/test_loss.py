@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from flash_pack.flash_modules.animatediff.noise_schedule import PREDICTIONS, Prediction
-from flash_pack.flash_modules.flash.motion_alignment import AlignmentConfig, VideoCall
+from flash_pack.flash_modules.flash.motion_alignment import VideoCall
 from flash_pack.flash_modules.flash.training.loss import (
     TimestepConfig,
     add_noise,
@@ -16,7 +16,6 @@ from flash_pack.flash_modules.flash.training.loss import (
     timestep_cdf,
     total_loss,
 )
-from flash_pack.flash_modules.flash.training.method import TRAINABLE, VARIANTS, MethodConfig, is_trained
 
 P, F, C, H, W = 3, 4, 2, 3, 5
 M, D = 6, 7
@@ -188,43 +187,3 @@ def test_loss_of_a_half_precision_prediction_is_in_fp32() -> None:
     predict.answer_BFCHW = predict.answer_BFCHW.detach().bfloat16()
     found = noise_losses(predict, latents.float(), noise.float(), timesteps, text, None)
     assert found.dtype == torch.float32
-
-
-def test_variants_are_those_of_table_2() -> None:
-    def parts(method: MethodConfig) -> tuple[bool, bool, bool]:
-        """Strong augmentation, motion features, correspondence."""
-        return method.twins, method.alignment.tau < 100, method.alignment.p > 0
-
-    assert {number: parts(method) for number, method in VARIANTS.items()} == {
-        1: (False, False, False),
-        2: (True, False, False),
-        3: (True, True, False),
-        4: (True, False, True),
-        5: (True, True, True),
-    }
-    assert VARIANTS[5] == MethodConfig()
-    assert (VARIANTS[5].alignment.tau, VARIANTS[5].alignment.p) == (90, 0.5)
-    assert (VARIANTS[3].alignment.tau, VARIANTS[4].alignment.p) == (90, 0.5)
-
-
-def test_alignment_without_twins_is_refused() -> None:
-    with pytest.raises(ValueError, match="Without twins nothing can be aligned: set `tau` to 100"):
-        MethodConfig(twins=False, alignment=AlignmentConfig(p=0.0))
-    with pytest.raises(ValueError, match="Without twins nothing can be aligned"):
-        MethodConfig(twins=False, alignment=AlignmentConfig(tau=100.0))
-
-
-def test_another_trainable_set_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"`trainable` must be attention or motion_module, but it is 'lora'"):
-        MethodConfig(trainable="lora")
-    assert TRAINABLE == ("attention", "motion_module")
-
-
-def test_names_of_trained_motion_weights(motion_tensors: object) -> None:
-    assert callable(motion_tensors)
-    names = [name for name in motion_tensors(24) if "pos_encoder" not in name]
-    assert all(is_trained(name, "motion_module") for name in names)
-    chosen = {name for name in names if is_trained(name, "attention")}
-    assert chosen == {name for name in names if ".attention_blocks." in name}
-    assert len(chosen) == 20 * 2 * 5
-    assert not is_trained("x.attention_blocks.0.pos_encoder.pe", "attention")

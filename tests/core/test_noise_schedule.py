@@ -7,7 +7,6 @@ from flash_pack.flash_modules.animatediff.noise_schedule import (
     NUM_TIMESTEPS,
     ddim_timesteps,
 )
-from flash_pack.flash_modules.flash.sampling import SamplerConfig
 
 
 @pytest.fixture
@@ -38,8 +37,3 @@ def test_schedule_is_animatediffs_and_not_stable_diffusions(scheduler: DDIMSched
 def test_steps_that_make_no_run_are_refused(num_steps: int) -> None:
     with pytest.raises(ValueError, match=r"`steps` must lie between 1 and 999, but it is"):
         ddim_timesteps(num_steps)
-
-
-def test_guidance_must_be_a_number() -> None:
-    with pytest.raises(ValueError, match="`cfg` must be a number, but it is nan"):
-        SamplerConfig(cfg=float("nan"))

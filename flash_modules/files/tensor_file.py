@@ -1,7 +1,9 @@
 """Tensor files: safetensors and PyTorch's own, by their content and not by their name."""
 
+import errno
 import hashlib
 import pickle
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -96,7 +98,11 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     """Write a safetensors file, whole or not at all."""
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with whole(path) as draft:
-        save_file(contiguous, draft, dict(metadata))
+        try:
+            save_file(contiguous, draft, dict(metadata))
+        except SafetensorError as error:  # no OSError, though it tells of one
+            number = re.search(r"os error (\d+)", str(error))
+            raise OSError(int(number[1]) if number else errno.EIO, str(error)) from error
         plain_file = draft.with_name("plain")
         plain_file.touch()
         shutil.copymode(plain_file, draft)  # safetensors shuts out everybody else

@@ -1,6 +1,7 @@
 """The command line: animate a picture, look at clips, learn an action; without ComfyUI."""
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
 
@@ -8,15 +9,20 @@ import torch
 
 from .animate import add_animate
 from .clips import add_preview
+from .stopped import place, stamp, what_is_left
 from .train import add_train
 from .train_decoder import add_train_decoder
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; the result is the exit code. What the user can mend is said in one sentence."""
+    _replace_what_cannot_be_shown()
     parsed = _parser().parse_args(arguments)
+    before = stamp(place(parsed))
     try:
         parsed.run(parsed)
+    except UnicodeError:
+        raise  # a ValueError, but never what the user gave: readers of files say so themselves
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -28,9 +34,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return 2
     except KeyboardInterrupt:
-        print("Stopped. Nothing was written.", file=sys.stderr)
+        print(f"Stopped. {what_is_left(parsed, before)}", file=sys.stderr)
         return 130
     return 0
+
+
+def _replace_what_cannot_be_shown() -> None:
+    """Windows' consoles and pipes may know less than UTF-8, and names of files may be no text at all."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def _parser() -> argparse.ArgumentParser:

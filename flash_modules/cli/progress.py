@@ -1,5 +1,6 @@
 """What is seen of training while it goes on: bars, TensorBoard, videos of the user's own picture."""
 
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -12,6 +13,7 @@ from tqdm import tqdm
 
 from ..backends.diffusers.sd15.train.detail import DetailTraining
 from ..files.video_files import as_picture, write_picture, write_video
+from ..files.whole import NotWritten, telling_what_fails
 from ..flash.sampling import SamplerConfig
 from ..flash.training.action_training import ActionTraining, Host
 from ..training.run_folder import Progress
@@ -64,25 +66,40 @@ class Board:
     """Curves for TensorBoard, in the run's folder; those of steps that are done again are replaced."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self._folder = folder / "tensorboard"
         self._writer: SummaryWriter | None = None
         self._seconds = 0.0
+        self._excepthook = threading.excepthook
 
     def __enter__(self) -> "Board":
+        threading.excepthook = self._note_in_thread
         return self
 
-    def __exit__(self, *_: object) -> None:
-        if self._writer is not None:
-            self._writer.close()
+    def _note_in_thread(self, error: threading.ExceptHookArgs) -> None:
+        """The thread that writes raises in ours, too; said twice, once as a traceback, it is no sentence."""
+        if not issubclass(error.exc_type, OSError):
+            self._excepthook(error)
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if self._writer is not None:
+                with telling_what_fails(self._folder):
+                    self._writer.close()
+        except NotWritten:
+            if kind is None:
+                raise
+        finally:
+            threading.excepthook = self._excepthook
 
     def step(self, progress: Progress) -> None:
-        if self._writer is None:
-            self._writer = SummaryWriter(str(self._folder / "tensorboard"), purge_step=progress.step)
-        else:
-            seconds = progress.seconds - self._seconds
-            self._writer.add_scalar("seconds_per_step", seconds, progress.step)
-        self._seconds = progress.seconds
-        self._writer.add_scalar("loss", progress.loss, progress.step)
+        with telling_what_fails(self._folder):
+            if self._writer is None:
+                self._writer = SummaryWriter(str(self._folder), purge_step=progress.step)
+            else:
+                seconds = progress.seconds - self._seconds
+                self._writer.add_scalar("seconds_per_step", seconds, progress.step)
+            self._seconds = progress.seconds
+            self._writer.add_scalar("loss", progress.loss, progress.step)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,13 @@ def add_run_arguments(group: Any, loop: LoopConfig) -> None:
         "--accumulation", type=int, default=1, help="micro-batches of a step in each process (default 1)"
     )
     group.add_argument("--seed", type=int, default=0, help="default %(default)s")
-    group.add_argument("--save-steps", type=int, default=loop.save_steps, help="default %(default)s")
+    group.add_argument(
+        "--save-steps",
+        type=int,
+        default=loop.save_steps,
+        help="steps between checkpoints (default %(default)s); one is also written after "
+        f"{loop.save_seconds / 60:.0f} minutes. A kill or a power cut costs at most what came after the last",
+    )
     group.add_argument("--keep", type=int, default=loop.keep, help="checkpoints kept (default %(default)s)")
     group.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
     group.add_argument(
@@ -76,13 +83,18 @@ def find_dtype(name: str, device: torch.device) -> torch.dtype:
     return DTYPES[name]
 
 
+@contextmanager
 def open_run(
     args: argparse.Namespace, settings: Mapping[str, Any], processes: AcceleratedProcesses
-) -> RunFolder:
-    """The run's folder; the other processes wait until the first one has made it."""
+) -> Iterator[RunFolder]:
+    """The run's folder, in the hands of these processes; others wait until the first one has made it."""
     run = RunFolder(args.runs, args.out, settings) if processes.is_first else None
     processes.any(False)
-    return run or RunFolder(args.runs, args.out, settings, first=False)
+    if run is None:
+        yield RunFolder(args.runs, args.out, settings, first=False)
+        return
+    with run.held():
+        yield run
 
 
 def listing(clips: Clips) -> Iterator[str]:
@@ -108,8 +120,15 @@ def train_and_write(
     write: Callable[[Path, int], None],
     memory_is_full: Callable[[], ValueError],
 ) -> None:
-    """Train with all that is seen on the way, write the result into the run's folder, and say so."""
-    with bars, Board(run.path) as board:
+    """Train with all that is seen on the way, write the result into the run's folder, and say so.
+
+    A second Ctrl-C breaks off the step, but the result of the last whole one is written then, too.
+    """
+    before = run.newest_step()
+    finish = partial(
+        _write_result, run, steps=steps, say=say, write=write if processes.is_first else _nothing
+    )
+    with bars, Board(run.path) as board, stop_signals() as stop:
         watchers: tuple[Watcher, ...] = (bars, board, samples) if processes.is_first else (bars,)
 
         def on_step(progress: Progress) -> None:
@@ -117,31 +136,71 @@ def train_and_write(
                 watcher.step(progress)
 
         try:
-            with stop_signals() as stopped:
-                end = train(run, processes=processes, stopped=stopped, on_step=on_step, on_note=say)
+            end = train(
+                run, processes=processes, stopped=stop, shield=stop.shield, on_step=on_step, on_note=say
+            )
         except torch.OutOfMemoryError as error:
             raise memory_is_full() from error
+        except KeyboardInterrupt:
+            if (step := run.newest_step()) > before:
+                with stop.shield():
+                    finish(step)
+            raise
+        with stop.shield():
+            finish(end.step)
+
+
+def _write_result(
+    run: RunFolder, step: int, *, steps: int, say: Say, write: Callable[[Path, int], None]
+) -> None:
     path = run.path / f"{run.path.name}.safetensors"
-    if processes.is_first:
-        write(path, end.step)
-    say(f"Wrote {path} after {end.step} of {steps} steps.")
-    if end.step < steps:
+    write(path, step)
+    say(f"Wrote {path} after {step} of {steps} steps.")
+    if step < steps:
         say("It was stopped: the same command goes on from here.")
 
 
-@contextmanager
-def stop_signals() -> Iterator[Callable[[], bool]]:
-    """Tells whether Ctrl-C or SIGTERM came: training ends after its step. A second one ends it at once."""
-    received: list[int] = []
+def _nothing(path: Path, step: int) -> None:
+    """What processes other than the first write."""
 
-    def note(number: int, frame: object) -> None:
-        if received:
+
+class Stop:
+    """Whether Ctrl-C or SIGTERM came. A second one raises KeyboardInterrupt, at once or after the shield."""
+
+    def __init__(self) -> None:
+        self._came = self._came_again = False
+        self._shields = 0
+
+    def __call__(self) -> bool:
+        return self._came
+
+    def note(self, number: int, frame: object) -> None:
+        """What the operating system calls."""
+        if self._came and not self._shields:
             raise KeyboardInterrupt
-        received.append(number)
+        self._came_again = self._came
+        self._came = True
 
-    kept = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    @contextmanager
+    def shield(self) -> Iterator[None]:
+        """Nothing breaks in as long as this lasts."""
+        self._shields += 1
+        try:
+            yield
+        finally:
+            self._shields -= 1
+        if self._came_again and not self._shields:
+            self._came_again = False
+            raise KeyboardInterrupt
+
+
+@contextmanager
+def stop_signals() -> Iterator[Stop]:
+    """Tells whether Ctrl-C or SIGTERM came: training ends after its step. A second one breaks it off."""
+    stop = Stop()
+    kept = {number: signal.signal(number, stop.note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: bool(received)
+        yield stop
     finally:
         for number, handler in kept.items():
             signal.signal(number, handler)

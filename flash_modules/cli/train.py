@@ -1,6 +1,7 @@
 """`python -m flash_modules train`: learn an action from clips."""
 
 import argparse
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,7 @@ from ..flash.training.action_training import CHECKPOINTING, ActionTraining, Acti
 from ..flash.training.latent_pool import PoolConfig
 from ..flash.training.method import TRAINABLE, VARIANTS, MethodConfig
 from ..training.loop import LoopConfig
-from ..training.run_folder import SETTINGS
+from ..training.run_folder import SETTINGS, Progress, RunFolder, check_run_name
 from .clips import add_clip_arguments, check_seed, look_for_clips, sampling_config
 from .device import find_device
 from .needs import check_memory, needs, out_of_memory
@@ -43,7 +44,8 @@ def add_train(parser: argparse.ArgumentParser) -> None:
     """Arguments of `train`."""
     parser.description = (
         "Learn an action from 4 to 16 clips (FLASH, arXiv:2503.00276). Ctrl-C saves, and the same command "
-        "goes on. On several GPUs: accelerate launch --multi_gpu -m flash_modules train ..."
+        "goes on; after a kill or a power cut it goes on from the last checkpoint. "
+        "On several GPUs: accelerate launch --multi_gpu -m flash_modules train ..."
     )
     parser.set_defaults(run=train_action)
     models = parser.add_argument_group("models")
@@ -102,6 +104,7 @@ def _add_samples(group: Any) -> None:
 def train_action(args: argparse.Namespace) -> None:
     """Train as the arguments say; all of them are checked before a model is read."""
     check_seed(args.seed)
+    check_run_name(args.runs, args.out)
     size = chosen_size(args)
     config = _config(args, size)
     files = find_base(args.base, args.tokenizer)
@@ -131,26 +134,42 @@ def _train(
     say: Say,
 ) -> None:
     settings = training.settings(training.config.loop.accumulation * processes.count)
-    run = open_run(args, settings, processes)
-    prompt = args.sample_prompt or training.clips[0].caption
-    samples = Samples(training, run.path, image_1HWC, prompt, args.seed, args.sample_steps)
-    bars = Bars(
-        training.host.device,
-        steps=training.config.loop.steps,
-        entries=len(training.pool(run.path)),
-        silent=not processes.is_first,
-    )
-    train_and_write(
-        run,
-        training.config.loop.steps,
-        processes,
-        say,
-        bars=bars,
-        samples=samples,
-        train=partial(training.run, on_entry=bars.entry),
-        write=partial(training.write, standalone=args.standalone),
-        memory_is_full=partial(out_of_memory, training),
-    )
+    with open_run(args, settings, processes) as run:
+        prompt = args.sample_prompt or training.clips[0].caption
+        samples = Samples(training, run.path, image_1HWC, prompt, args.seed, args.sample_steps)
+        bars = Bars(
+            training.host.device,
+            steps=training.config.loop.steps,
+            entries=len(training.pool(run.path)),
+            silent=not processes.is_first,
+        )
+        train_and_write(
+            run,
+            training.config.loop.steps,
+            processes,
+            say,
+            bars=bars,
+            samples=samples,
+            train=partial(_learn, training, bars),
+            write=partial(training.write, standalone=args.standalone),
+            memory_is_full=partial(out_of_memory, training),
+        )
+
+
+def _learn(
+    training: ActionTraining[DiffusersHost],
+    bars: Bars,
+    run: RunFolder,
+    *,
+    stopped: Callable[[], bool],
+    **more: Any,
+) -> Progress:
+    def on_entry() -> None:
+        bars.entry()
+        if stopped():  # nothing of this sitting is learned yet
+            raise KeyboardInterrupt
+
+    return training.run(run, stopped=stopped, on_entry=on_entry, **more)
 
 
 def _config(args: argparse.Namespace, size: int) -> ActionTrainingConfig:

@@ -8,6 +8,7 @@ from tqdm import tqdm
 
 from ..backends.diffusers.sd15 import load_vae
 from ..backends.diffusers.sd15.train.detail import DetailTraining, DetailTrainingConfig
+from ..training.run_folder import check_run_name
 from .clips import add_clip_arguments, check_seed, look_for_clips, sampling_config
 from .device import find_device
 from .processes import AcceleratedProcesses
@@ -31,7 +32,8 @@ def add_train_decoder(parser: argparse.ArgumentParser) -> None:
     config = DetailTrainingConfig()
     parser.description = (
         "Learn to bring a picture's details into every frame that a VAE decodes (FLASH, arXiv:2503.00276, "
-        "3.3). Any clips do, of any actions. Ctrl-C saves, and the same command goes on."
+        "3.3). Any clips do, of any actions. Ctrl-C saves, and the same command goes on; after a kill or a "
+        "power cut it goes on from the last checkpoint."
     )
     parser.set_defaults(run=train_decoder)
     parser.add_argument_group("models").add_argument(
@@ -67,6 +69,7 @@ def add_train_decoder(parser: argparse.ArgumentParser) -> None:
 def train_decoder(args: argparse.Namespace) -> None:
     """Train as the arguments say; all of them are checked before a model is read."""
     check_seed(args.seed)
+    check_run_name(args.runs, args.out)
     processes = AcceleratedProcesses(find_device(args.device))
     config = DetailTrainingConfig(
         size=chosen_size(args),
@@ -92,20 +95,20 @@ def _train(
     args: argparse.Namespace, training: DetailTraining, processes: AcceleratedProcesses, say: Say
 ) -> None:
     loop = training.config.loop
-    run = open_run(args, training.settings(loop.accumulation * processes.count), processes)
-    pictures = SamplePictures(training, run.path, args.sample_steps)
-    bars = Bars(training.device, steps=loop.steps, silent=not processes.is_first)
-    train_and_write(
-        run,
-        loop.steps,
-        processes,
-        say,
-        bars=bars,
-        samples=pictures,
-        train=training.run,
-        write=training.write,
-        memory_is_full=partial(_memory_is_full, training),
-    )
+    with open_run(args, training.settings(loop.accumulation * processes.count), processes) as run:
+        pictures = SamplePictures(training, run.path, args.sample_steps)
+        bars = Bars(training.device, steps=loop.steps, silent=not processes.is_first)
+        train_and_write(
+            run,
+            loop.steps,
+            processes,
+            say,
+            bars=bars,
+            samples=pictures,
+            train=training.run,
+            write=training.write,
+            memory_is_full=partial(_memory_is_full, training),
+        )
 
 
 def _memory_is_full(training: DetailTraining) -> ValueError:

@@ -3,14 +3,19 @@
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from ..files.tensor_file import some
 from .run_folder import Checkpoint, LossTable, Progress, RunFolder
+
+Shield = Callable[[], AbstractContextManager[object]]
+"""Holds back, as long as it lasts, what else would break in: a second Ctrl-C."""
 
 MicroBatchLoss = Callable[[int], Tensor]
 """``micro_batch_loss(number) -> loss``: a function of the micro-batch's number and of the weights alone."""
@@ -83,10 +88,16 @@ class LoopConfig:
             raise ValueError(
                 f"`cooldown` is a share of the steps between 0 and 1, but it is {self.cooldown}."
             )
+        self._check_optimizer()
+
+    def _check_optimizer(self) -> None:
         if not all(0.0 <= beta < 1.0 for beta in self.betas):
             raise ValueError(f"`betas` must lie between 0 and 1, but they are {self.betas}.")
-        if not self.eps > 0.0:
+        if not 0.0 < self.eps < math.inf:
             raise ValueError(f"`eps` must be above 0, but it is {self.eps}.")
+        for name in ("weight_decay", "max_norm", "save_seconds"):
+            if not 0.0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"`{name}` must be 0 or more, but it is {getattr(self, name)}.")
 
     def learning_rate_at(self, step: int) -> float:
         """The rate of a step, counted from 0."""
@@ -117,6 +128,7 @@ def train(
     *,
     processes: Processes | None = None,
     stopped: Callable[[], bool] = lambda: False,
+    shield: Shield = nullcontext,
     on_step: Callable[[Progress], object] = lambda progress: None,
     on_note: Callable[[str], object] = lambda note: None,
 ) -> Progress:
@@ -124,40 +136,37 @@ def train(
 
     The result says where that was. The run goes on from its newest checkpoint, exactly: micro-batch k of
     step s has the number s * (micro-batches of a step) + k, so that two processes do what one does with twice
-    the accumulation.
+    the accumulation. Raises ValueError if another process trains in the folder.
 
     Whatever ends it, a checkpoint of the last whole step is written: also where a callback or a step raises,
-    be it no Exception (KeyboardInterrupt, or the cancel of a host from within the U-Net). Two cases leave the
+    be it no Exception (KeyboardInterrupt, or the cancel of a host from within the U-Net). `shield` is held
+    over what must not be broken off: the change of the weights, and the writing. Two cases leave the
     checkpoint before: an error while the optimizer changes the weights, and Diverged, which is raised if the
     loss is NaN or infinite.
     """
     processes = processes or SingleProcess()
-    session = _Session(run, weights, micro_batch_loss, config, processes)
-    for note in session.resume():
-        on_note(note)
-    if processes.index == 0:
-        run.stop_file.unlink(missing_ok=True)
-    table_file = run.path / ("loss.csv" if processes.index == 0 else f"loss-{processes.index}.csv")
-    with closing(LossTable(table_file, session.progress.step)) as table:
-        try:
-            while session.progress.step < config.steps:
-                loss = session.step()
-                table.add(session.progress.step, session.progress.seconds, loss)
-                on_step(session.progress)
-                if processes.any(stopped() or run.stop_file.exists()):
-                    break
-                if session.is_due():
-                    table.flush()
-                    session.save()
-        except Diverged:
-            raise
-        except BaseException:
-            table.flush()
-            session.abandon_step()
-            raise
-        table.flush()
-        session.save()
-    return session.progress
+    with run.held() if processes.index == 0 else nullcontext():
+        session = _Session(run, weights, micro_batch_loss, config, processes, shield)
+        for note in session.resume():
+            on_note(note)
+        if processes.index == 0:
+            run.stop_file.unlink(missing_ok=True)
+        with closing(session.open_table()):
+            try:
+                while session.progress.step < config.steps:
+                    session.step()
+                    on_step(session.progress)
+                    if processes.any(stopped() or run.stop_file.exists()):
+                        break
+                    if session.is_due():
+                        session.save()
+            except Diverged:
+                raise
+            except BaseException:
+                session.abandon_step()
+                raise
+            session.save()
+        return session.progress
 
 
 class _Session:
@@ -170,9 +179,10 @@ class _Session:
         micro_batch_loss: MicroBatchLoss,
         config: LoopConfig,
         processes: Processes,
+        shield: Shield,
     ) -> None:
         self.run, self.weights, self.micro_batch_loss = run, dict(weights), micro_batch_loss
-        self.config, self.processes = config, processes
+        self.config, self.processes, self.shield = config, processes, shield
         self.optimizer = torch.optim.AdamW(
             self.weights.values(),
             lr=config.learning_rate,
@@ -185,10 +195,11 @@ class _Session:
         """Whether the weights are those of `progress`: not while the optimizer changes them."""
         self._saved = Progress(step=-1)
         self._start = time.monotonic()
+        self._table: LossTable
 
     def resume(self) -> list[str]:
         """Go on from the newest checkpoint, if there is one; the result is what the user should know."""
-        checkpoint, notes = self.run.newest()
+        checkpoint, notes = self.run.newest(partial(check_fits, weights=self.weights))
         if checkpoint is None:
             return notes
         restore(checkpoint, self.weights, self.optimizer)
@@ -196,8 +207,15 @@ class _Session:
         self._start = time.monotonic() - self.progress.seconds
         return [*notes, f"Going on from step {self.progress.step}."]
 
-    def step(self) -> float:
-        """One step of the optimizer; the result is its loss, the mean over all micro-batches."""
+    def open_table(self) -> LossTable:
+        """This process's table of losses, to which each step adds its row."""
+        index = self.processes.index
+        table_file = self.run.path / (f"loss-{index}.csv" if index else "loss.csv")
+        self._table = LossTable(table_file, self.progress.step)
+        return self._table
+
+    def step(self) -> None:
+        """One step of the optimizer; its loss, the mean over all micro-batches, goes into the table."""
         count = self.config.accumulation
         first = (self.progress.step * self.processes.count + self.processes.index) * count
         total = torch.zeros(())
@@ -214,12 +232,13 @@ class _Session:
             raise Diverged(self._what_diverged(loss))
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate_at(self.progress.step)
-        self._is_whole = False
-        self.optimizer.step()
-        self.progress = self.progress.after(loss, time.monotonic() - self._start)
-        self._is_whole = True
-        self.optimizer.zero_grad()
-        return loss
+        with self.shield():
+            self._is_whole = False
+            self.optimizer.step()
+            self.progress = self.progress.after(loss, time.monotonic() - self._start)
+            self._is_whole = True
+            self.optimizer.zero_grad()
+            self._table.add(self.progress.step, self.progress.seconds, loss)
 
     def abandon_step(self) -> None:
         """Give up what is left of a step that was broken off, and save the last whole one."""
@@ -241,15 +260,19 @@ class _Session:
         return self.processes.any(late) or self.progress.step % self.config.save_steps == 0
 
     def save(self) -> None:
-        """Write a checkpoint, unless there is one of this step."""
+        """Write a checkpoint, unless there is one of this step, after the losses that led to it."""
         if self.progress.step in (self._saved.step, 0):
             return
-        best = self.progress.best
-        if self.progress.loss is not None and (best is None or self.progress.loss < best):
-            self.progress = replace(self.progress, best=self.progress.loss)
-        if self.processes.index == 0:
-            self.run.write(snapshot(self.progress, self.weights, self.optimizer), self.config.keep)
-        self._saved = self.progress
+        with self.shield():
+            best = self.progress.best
+            if self.progress.loss is not None and (best is None or self.progress.loss < best):
+                self.progress = replace(self.progress, best=self.progress.loss)
+            try:
+                self._table.flush()
+            finally:  # a disk that is too full for a row may have room where an old draft was
+                if self.processes.index == 0:
+                    self.run.write(snapshot(self.progress, self.weights, self.optimizer), self.config.keep)
+            self._saved = self.progress
 
 
 def snapshot(
@@ -258,6 +281,34 @@ def snapshot(
     """A checkpoint of weights and of AdamW's state; the tensors are the live ones."""
     state = {f"{key}/{name}": v for name, w in weights.items() for key, v in optimizer.state[w].items()}
     return Checkpoint(progress, {name: weight.detach() for name, weight in weights.items()}, state)
+
+
+def check_fits(checkpoint: Checkpoint, weights: Mapping[str, Tensor]) -> None:
+    """Raise ValueError unless it holds these weights, and AdamW's state of them after that many steps."""
+    _check_shapes(checkpoint.weights, {name: weight.shape for name, weight in weights.items()}, "weights")
+    names = {name.partition("/")[2] for name in checkpoint.optimizer}
+    scalar = torch.Size(())
+    wanted = {
+        f"{key}/{name}": scalar if key == "step" else weights[name].shape
+        for name in names & weights.keys()
+        for key in ("step", "exp_avg", "exp_avg_sq")
+    }
+    _check_shapes(checkpoint.optimizer, wanted, "the optimizer's state")
+    steps = [float(value) for name, value in checkpoint.optimizer.items() if name.startswith("step/")]
+    if not all(1 <= step <= checkpoint.progress.step for step in steps) or (
+        steps and max(steps) != checkpoint.progress.step
+    ):
+        raise ValueError(f"its optimizer is of step {max(steps):g}")
+
+
+def _check_shapes(found: Mapping[str, Tensor], wanted: Mapping[str, torch.Size], what: str) -> None:
+    if missing := wanted.keys() - found.keys():
+        raise ValueError(f"{what}: {some(missing)} are missing")
+    if unknown := found.keys() - wanted.keys():
+        raise ValueError(f"{what}: {some(unknown)} do not belong to it")
+    for name, shape in wanted.items():
+        if found[name].shape != shape:
+            raise ValueError(f"{what}: {name} has the shape {tuple(found[name].shape)}, not {tuple(shape)}")
 
 
 @torch.no_grad()

@@ -1,7 +1,7 @@
 """Training of an action, from clips to what was learned: on any base model, in any host."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -9,12 +9,12 @@ from typing import Any, Generic, Literal, Protocol, TypeVar, get_args
 
 import torch
 from einops import rearrange
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...animatediff.noise_schedule import Prediction
 from ...training.clips import Clip, clip_hashes
 from ...training.cost import Cost, counting
-from ...training.loop import LoopConfig, Processes, SingleProcess, train
+from ...training.loop import LoopConfig, Processes, Shield, SingleProcess, train
 from ...training.run_folder import Progress, RunFolder
 from ...training.sampling import SamplingConfig, seeded, take_frames
 from ..adain import AdaINConfig
@@ -168,16 +168,31 @@ class ActionTraining(Generic[AnyHost]):
         *,
         processes: Processes | None = None,
         stopped: Callable[[], bool] = lambda: False,
+        shield: Shield = nullcontext,
         on_entry: Callable[[], object] = lambda: None,
         on_step: Callable[[Progress], object] = lambda progress: None,
         on_note: Callable[[str], object] = lambda note: None,
     ) -> Progress:
         """Train until the end or a stop, as `training.loop.train`; `on_entry` counts what is encoded."""
         processes = processes or SingleProcess()
-        pool = self.pool(folder.path / f"pool-{processes.index}")
-        newest = folder.checkpoints()[:1] or [0]
-        pool.prepare(newest[0] * self.config.loop.accumulation * processes.count, on_entry)
-        loss = ActionLoss(
+        with folder.held() if processes.index == 0 else nullcontext():
+            pool = self.pool(folder.path / f"pool-{processes.index}")
+            parts_of_a_step = self.config.loop.accumulation * processes.count
+            pool.prepare(folder.newest_step() * parts_of_a_step, on_entry)
+            return train(
+                folder,
+                self.host.weights,  # type: ignore[arg-type]
+                self._loss(pool),
+                self.config.loop,
+                processes=processes,
+                stopped=stopped,
+                shield=shield,
+                on_step=on_step,
+                on_note=on_note,
+            )
+
+    def _loss(self, pool: LatentPool) -> ActionLoss:
+        return ActionLoss(
             predict=self.host.predict,
             prediction=self.host.prediction,
             num_layers=len(self.host.aligned_layers),
@@ -187,17 +202,6 @@ class ActionTraining(Generic[AnyHost]):
             text_drop=self.config.text_drop,
             seed=self.config.seed,
             device=self.host.device,
-        )
-        weights: Mapping[str, nn.Parameter] = self.host.weights  # type: ignore[assignment]
-        return train(
-            folder,
-            weights,
-            loss,
-            self.config.loop,
-            processes=processes,
-            stopped=stopped,
-            on_step=on_step,
-            on_note=on_note,
         )
 
     def pool(self, folder: Path) -> LatentPool:

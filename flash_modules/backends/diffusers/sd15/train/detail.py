@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +21,7 @@ from .....flash.distortion import DistortionConfig
 from .....flash.training.detail_loss import DetailLoss
 from .....flash.training.export import code_version
 from .....training.clips import Clip, clip_hashes
-from .....training.loop import LoopConfig, Processes, train
+from .....training.loop import LoopConfig, Processes, Shield, train
 from .....training.run_folder import Progress, RunFolder
 from .....training.sampling import SamplingConfig
 from ..detail import decode_with_details, detail_channels, reference_features
@@ -133,6 +134,7 @@ class DetailTraining:
         *,
         processes: Processes | None = None,
         stopped: Callable[[], bool] = lambda: False,
+        shield: Shield = nullcontext,
         on_step: Callable[[Progress], object] = lambda progress: None,
         on_note: Callable[[str], object] = lambda note: None,
     ) -> Progress:
@@ -145,6 +147,7 @@ class DetailTraining:
             self.config.loop,
             processes=processes,
             stopped=stopped,
+            shield=shield,
             on_step=on_step,
             on_note=on_note,
         )

@@ -32,6 +32,7 @@ from ..files.video_files import (
     video_size,
     write_video,
 )
+from ..files.whole import check_place
 from ..flash.action_file import read_action
 from ..flash.adain import AdaINConfig
 from ..flash.decoder_file import read_detail_decoder
@@ -120,6 +121,7 @@ def animate(args: argparse.Namespace) -> None:
     style = AdaINConfig(strength=args.adain)
     device, dtype = find_device(args.device), DTYPES.get(args.dtype)
     _check_numbers(args)
+    check_place(args.out)
     check_video_path(args.out)
     files = find_base(args.base, args.tokenizer)
     image_1HWC = _first_frame(args.image, args.size, files)

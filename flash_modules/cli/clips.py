@@ -6,6 +6,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ..files.video_files import write_picture
+from ..files.whole import check_place
 from ..flash.augment import AugmentConfig
 from ..flash.training.preview import preview_clips
 from ..training.clips import Clips, find_clips
@@ -97,8 +98,7 @@ def check_seed(seed: int) -> None:
 def _check_sheet_path(path: Path) -> None:
     if path.suffix.lower() != ".png":
         raise ValueError(f"{path.name} is no name for the picture: let it end in .png.")
-    if not path.resolve().parent.is_dir():
-        raise ValueError(f"There is no folder {path.resolve().parent} for the picture: make it first.")
+    check_place(path)
     if path.is_dir():
         raise ValueError(f"{path} is a folder: give the name of a file in it.")
 

@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import os
 import pickle
 import re
 import shutil
@@ -101,8 +102,9 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
         try:
             save_file(contiguous, draft, dict(metadata))
         except SafetensorError as error:  # no OSError, though it tells of one
-            number = re.search(r"os error (\d+)", str(error))
-            raise OSError(int(number[1]) if number else errno.EIO, str(error)) from error
+            told = re.search(r"os error (\d+)", str(error))
+            number = int(told[1]) if told else errno.EIO
+            raise OSError(number, os.strerror(number)) from error
         plain_file = draft.with_name("plain")
         plain_file.touch()
         shutil.copymode(plain_file, draft)  # safetensors shuts out everybody else

@@ -23,6 +23,14 @@ _FOLDERS_STAY = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES, errno.E
 class NotWritten(OSError):
     """Says in a sentence what was not written, and why."""
 
+    def __init__(self, path: Path, number: int | None, reason: str) -> None:
+        super().__init__(number, reason)
+        self.path = path
+
+    def __str__(self) -> str:
+        remedy = "make room on its disk" if self.errno in _FULL else "see to its folder"
+        return f"{self.path} could not be written ({self.strerror}): {remedy}, and give the command again."
+
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
@@ -45,6 +53,15 @@ def whole(path: Path) -> Iterator[Path]:
         flush(draft)
         _flush_folder(Path(folder))
         rename(draft, final)
+
+
+def check_place(path: Path) -> None:
+    """Raise ValueError unless there is a folder for the file, where its link points if it is one."""
+    folder = Path(os.path.realpath(path)).parent
+    if not folder.is_dir():
+        raise ValueError(f"There is no folder {folder}: make it first.")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ValueError(f"Nothing can be written into {folder}: give another folder, or allow it.")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -113,11 +130,5 @@ def telling_what_fails(path: Path) -> Iterator[None]:
     """Give every error of writing this path one type and our words."""
     try:
         yield
-    except NotWritten:
-        raise
-    except OSError as error:
-        reason = error.strerror or str(error)
-        remedy = "make room on its disk" if error.errno in _FULL else "see to its folder"
-        raise NotWritten(
-            error.errno, f"{path} could not be written ({reason}): {remedy}, and give the command again."
-        ) from error
+    except OSError as error:  # of a part, perhaps, which has told of its draft
+        raise NotWritten(path, error.errno, error.strerror or str(error)) from error

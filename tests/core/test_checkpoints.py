@@ -1,4 +1,4 @@
-"""Checkpoints that parse but are wrong, odd files of a run, two runs of one name, and what is said of changes."""
+"""Checkpoints that parse but are wrong, odd files of a run, two runs of one name, changed settings."""
 
 import json
 import multiprocessing
@@ -308,7 +308,7 @@ def test_a_place_where_no_run_can_lie_is_told_before(tmp_path: Path, place: str,
 
 def test_a_name_that_is_too_long_is_refused(tmp_path: Path) -> None:
     check_run_name(tmp_path, "a" * 200)
-    with pytest.raises(ValueError, match="must be letters, digits, .*at most 200 bytes"):
+    with pytest.raises(ValueError, match=r"must be letters, digits, .*at most 200 bytes"):
         check_run_name(tmp_path, "a" * 201)
     assert not list(tmp_path.iterdir())
 

@@ -16,6 +16,10 @@ def encode_prompt(base: Base, prompt: str) -> Tensor:
 
     Words are taken as they are: no weights like (word:1.2). Raises ValueError if the prompt is too long.
     """
+    if not _is_text(prompt):
+        raise ValueError(
+            f"The prompt {prompt!r} is no text: it holds bytes of a name that is not UTF-8. Write another."
+        )
     length = base.text_encoder.config.max_position_embeddings
     tokens = base.tokenizer(prompt).input_ids
     if len(tokens) > length:
@@ -26,6 +30,11 @@ def encode_prompt(base: Base, prompt: str) -> Tensor:
     end = tokens[-1]
     padded_1M = torch.tensor([tokens + [end] * (length - len(tokens))], device=base.text_encoder.device)
     return base.text_encoder(padded_1M).last_hidden_state
+
+
+def _is_text(prompt: str) -> bool:
+    """Not so for names of files that are not UTF-8: Python keeps their bytes as halves of letters."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in prompt)
 
 
 @torch.inference_mode()

@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 
 from ..files.tensor_file import Tensors, check_numbers, fingerprint, read_tensors, some
-from .motion_layout import NEEDED, POSITIONS, animatediff_names, layout
+from .motion_layout import NEEDED, POSITIONS, animatediff_names, layout, plain_motion
 from .motion_module import MotionConfig, MotionModel, sinusoidal_positions
 
 Version = Literal["v1", "v2", "v3", "AnimateLCM"]
 VERSIONS: tuple[Version, ...] = get_args(Version)
 
+_MAX_POSITIONS, _MAX_WIDTH = 1024, 2560
+"""More than any motion module has; numbers in a file, from which tensors are made, may be of any size."""
 _FRAMES, _LCM_FRAMES = 32, 64
 """Positions of AnimateDiff v2 and v3, and of AnimateLCM's own code, for files that store none."""
 
@@ -32,6 +34,8 @@ class MotionWeights:
     config: MotionConfig
     tensors: Tensors
     """AnimateDiff names, without positions: those are computed."""
+    note: str = ""
+    """Which of several weights in the file were taken, if there were several."""
 
     @cached_property
     def sha256(self) -> str:
@@ -45,6 +49,7 @@ class MotionWeights:
         return (
             f"{self.name}: {kind} ({self.reason}), {modules} modules, "
             f"up to {self.config.max_frames} frames, {str(dtype).removeprefix('torch.')}"
+            f"{self.note and f'; {self.note}'}"
         )
 
 
@@ -67,11 +72,11 @@ def motion_weights(tensors: Mapping[str, Tensor], file_name: str, version: str =
     chosen = next((known for known in VERSIONS if known == version), None)
     if chosen is None and version != "auto":
         raise ValueError(f"`version` must be auto or one of {', '.join(VERSIONS)}, but it is '{version}'.")
-    motion = animatediff_names(tensors, file_name)
+    plain, has_prefix, note = plain_motion(tensors, file_name)
+    motion = animatediff_names(plain, file_name)
     positions = {name: motion.pop(name) for name in list(motion) if name.endswith(POSITIONS)}
     rows = _check_positions(positions, file_name)
     has_mid = any(name.startswith("mid_block.") for name in motion)
-    has_prefix = any(name.startswith("module.") for name in tensors)
     if chosen:
         told, reason = chosen, "chosen by you"
     else:
@@ -82,7 +87,7 @@ def motion_weights(tensors: Mapping[str, Tensor], file_name: str, version: str =
     _check_complete(motion, config, file_name)
     check_numbers(motion, file_name)
     name = Path(file_name).stem
-    return MotionWeights(name=name, version=told, reason=reason, config=config, tensors=motion)
+    return MotionWeights(name=name, version=told, reason=reason, config=config, tensors=motion, note=note)
 
 
 def _tell_version(file_name: str, rows: int, *, has_mid: bool, has_prefix: bool) -> tuple[Version, str]:
@@ -103,6 +108,13 @@ def _tell_version(file_name: str, rows: int, *, has_mid: bool, has_prefix: bool)
 def _check_positions(positions: Mapping[str, Tensor], file_name: str) -> int:
     """The number of positions that a file stores. Raises ValueError unless they are sine waves."""
     for name, stored in positions.items():
+        if stored.ndim > 1 and stored.shape[1] > _MAX_POSITIONS:
+            raise ValueError(
+                f"{file_name} has {stored.shape[1]} positions ({name}): no motion module knows so many "
+                f"frames. {NEEDED}"
+            )
+    check_numbers(positions, file_name)
+    for name, stored in positions.items():
         if not _are_sine_waves(stored):
             raise ValueError(
                 f"{file_name} has positions of its own ({name}) instead of AnimateDiff's sine waves. {NEEDED}"
@@ -111,7 +123,9 @@ def _check_positions(positions: Mapping[str, Tensor], file_name: str) -> int:
 
 
 def _are_sine_waves(stored_1FC: Tensor) -> bool:
-    if stored_1FC.ndim != 3 or len(stored_1FC) != 1 or stored_1FC.shape[2] % 2:
+    if stored_1FC.ndim != 3 or len(stored_1FC) != 1 or not 0 < stored_1FC.shape[2] <= _MAX_WIDTH:
+        return False
+    if stored_1FC.shape[2] % 2 or not stored_1FC.shape[1]:
         return False
     return torch.allclose(stored_1FC[0].float(), sinusoidal_positions(*stored_1FC.shape[1:]), atol=1e-2)
 
@@ -120,7 +134,7 @@ def _check_levels(config: MotionConfig, file_name: str) -> None:
     widths = [level[0] for level in config.down]
     if widths == [320, 640, 1280]:
         raise ValueError(f"{file_name} is a motion module for SDXL, whose U-Net has 3 levels. {NEEDED}")
-    if not widths or any(width % 32 or not width for width in widths):
+    if not widths or any(width % 32 or not 0 < width <= _MAX_WIDTH for width in widths):
         raise ValueError(
             f"{file_name} does not fit Stable Diffusion 1.5, whose U-Net has levels of 320, 640, 1280 and "
             f"1280 channels: its own have {widths}. {NEEDED}"

@@ -5,14 +5,17 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from ..files.plain_weights import plain_weights
 from ..files.tensor_file import Tensors, some
 from .motion_module import MotionConfig
 
 POSITIONS = ".pos_encoder.pe"
 NEEDED = "FLASH needs an AnimateDiff motion module for Stable Diffusion 1.5 (v1, v2, v3 or AnimateLCM)."
 
+_BEGINS = re.compile(r"(?:^|(?<=\.))(?:down_blocks|up_blocks|mid_block)\.(?=.*(?:motion_m|temporal_t))")
+_FIRST_CONV = re.compile(r"(?:(?:module|model|unet|_orig_mod|(?:model_)?state_dict)\.)*conv_in\.weight")
 _MODULE = re.compile(r"(.*\.motion_modules\.\d+)\.(.*)")
-_NORM = re.compile(r"down_blocks\.(\d+)\.motion_modules\.(\d+)\.temporal_transformer\.norm\.weight")
+_NORM = re.compile(r"down_blocks\.([0-9])\.motion_modules\.([0-9])\.temporal_transformer\.norm\.weight")
 
 _DIFFUSERS_NAMES = {
     "attn1": "attention_blocks.0",
@@ -38,6 +41,16 @@ _OTHER_FILES = (
 """Parts of names that all occur in a kind of file, and what it is. The first match counts."""
 
 
+def plain_motion(tensors: Mapping[str, Tensor], file_name: str) -> tuple[Tensors, bool, str]:
+    """The tensors under the names that they have in no wrapper, whether they had one, and which were taken.
+
+    Raises ValueError, saying what the file is, if it holds no plain motion module.
+    """
+    _refuse_other_files(tensors, file_name)
+    plain, note = plain_weights(tensors, _BEGINS, file_name)
+    return plain, not any(name in tensors for name in plain if _BEGINS.match(name)), note
+
+
 def animatediff_names(tensors: Mapping[str, Tensor], file_name: str) -> Tensors:
     """The motion tensors under AnimateDiff's own names; other tensors of a whole U-Net are dropped.
 
@@ -45,8 +58,7 @@ def animatediff_names(tensors: Mapping[str, Tensor], file_name: str) -> Tensors:
     """
     _refuse_other_files(tensors, file_name)
     motion: Tensors = {}
-    for key, tensor in tensors.items():
-        name = key.removeprefix("module.")
+    for name, tensor in tensors.items():
         if ".temporal_transformer." in name:
             motion[name] = tensor
         elif ".motion_modules." in name:
@@ -60,8 +72,8 @@ def _refuse_other_files(tensors: Mapping[str, Tensor], file_name: str) -> None:
             raise ValueError(f"{file_name} is {what}. {NEEDED}")
     if not any(".motion_modules." in key for key in tensors):
         raise ValueError(f"{file_name} is not a motion module (it holds {some(tensors)}). {NEEDED}")
-    first_conv = tensors.get("conv_in.weight", tensors.get("module.conv_in.weight"))
-    if first_conv is not None and first_conv.shape[1:2] != (4,):
+    first_convs = [tensor for name, tensor in tensors.items() if _FIRST_CONV.fullmatch(name)]
+    if any(conv.shape[1:2] != (4,) for conv in first_convs):
         raise ValueError(
             f"{file_name} is an image-to-video motion module whose U-Net takes more than 4 channels (PIA or "
             f"a relative). {NEEDED}"

@@ -27,10 +27,22 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def parse_json(data: bytes | str) -> dict[str, Any]:
     """The object that a text holds. Raises ValueError for anything else."""
-    try:
-        value = json.loads(data)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+    value = _parse(data)
     if not isinstance(value, dict):
         raise ValueError(f"it holds a {type(value).__name__} in place of names and values")
     return value
+
+
+def parse_list(data: bytes | str) -> list[Any]:
+    """The list that a text holds. Raises ValueError for anything else."""
+    value = _parse(data)
+    if not isinstance(value, list):
+        raise ValueError(f"it holds a {type(value).__name__} in place of a list")
+    return value
+
+
+def _parse(data: bytes | str) -> Any:
+    try:
+        return json.loads(data)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None

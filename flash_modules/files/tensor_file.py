@@ -3,10 +3,10 @@
 import errno
 import hashlib
 import os
-import pickle
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,25 +15,28 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from .pickle_file import Damaged, Unsafe, read_pickle
 from .whole import whole
 
 Tensors = dict[str, Tensor]
 
 _ZIP = b"PK\x03\x04"
 _PICKLE = b"\x80"
-_NUMBERS = (torch.float32, torch.float16, torch.bfloat16)
-
-_DAMAGE = (
-    RuntimeError,
+_SAFETENSORS_DAMAGE = (
+    SafetensorError,
+    OSError,
     ValueError,
     LookupError,
     TypeError,
     AttributeError,
-    AssertionError,
-    EOFError,
-    OSError,
+    RuntimeError,
 )
-"""What torch.load raises on damaged pickles, found by flipping bits."""
+_NUMBERS = (torch.float32, torch.float16, torch.bfloat16)
+
+_MAX_TENSORS = 100_000
+"""More than any model has; that many take seconds and gigabytes to list."""
+_MAX_DOTS, _MAX_NAME = 8, 500
+"""Of the names of dictionaries in dictionaries, and letters of a whole name: beyond any model's."""
 
 
 def read_tensors(path: Path) -> tuple[Tensors, dict[str, str]]:
@@ -49,12 +52,14 @@ def read_tensors(path: Path) -> tuple[Tensors, dict[str, str]]:
     if start[8:9] == b"{":
         tensors, metadata = _read_safetensors(path)
     elif start.startswith((_ZIP, _PICKLE)):
-        tensors, metadata = _read_pytorch(path, is_zip=start.startswith(_ZIP)), {}
+        tensors, metadata = _read_pytorch(path), {}
     else:
         raise ValueError(
             f"{path.name} is neither a safetensors nor a PyTorch file: it is empty, damaged, or a web page "
             "or link that was saved in its place. Download it again."
         )
+    if len(tensors) > _MAX_TENSORS:
+        raise ValueError(f"{path.name} holds {len(tensors)} tensors: it is not a model file.")
     if not tensors:
         raise ValueError(f"{path.name} holds no named tensors: it is not a model file. Choose another one.")
     return tensors, metadata
@@ -63,36 +68,57 @@ def read_tensors(path: Path) -> tuple[Tensors, dict[str, str]]:
 def _read_safetensors(path: Path) -> tuple[Tensors, dict[str, str]]:
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path.name} is damaged or cut short ({error}): download it again.") from error
+            names = list(file.keys())
+            if len(names) > _MAX_TENSORS:
+                raise ValueError(f"{len(names)} tensors are more than any model has")
+            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
+    except _SAFETENSORS_DAMAGE as error:
+        raise ValueError(
+            f"{path.name} is damaged or cut short ({short(error)}): download it again."
+        ) from error
 
 
-def _read_pytorch(path: Path, *, is_zip: bool) -> Tensors:
-    if path.suffix == ".safetensors":  # torch.load would believe the name
+def _read_pytorch(path: Path) -> Tensors:
+    if path.suffix == ".safetensors":  # other programs would believe the name
         raise ValueError(f"{path.name} is a PyTorch file under a wrong name: let its name end in .ckpt.")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
-    except pickle.UnpicklingError as error:
+        content = read_pickle(path)
+    except Unsafe as error:
         raise ValueError(
-            f"{path.name} was not opened: it is damaged, or holds Python objects beside its tensors, and "
-            "reading those could run code. Download it again, or use a .safetensors version of it."
+            f"{path.name} was not opened: it is damaged, or holds Python objects beside its tensors "
+            f"({error}), and reading those could run code. Download it again, or use a .safetensors version."
         ) from error
-    except _DAMAGE as error:
-        raise ValueError(f"{path.name} is damaged or cut short ({error}): download it again.") from error
-    return dict(_named_tensors(content))
+    except Damaged as error:
+        raise ValueError(
+            f"{path.name} is damaged or cut short ({short(error)}): download it again."
+        ) from error
+    return dict(islice(_named_tensors(content, "", set()), _MAX_TENSORS + 1))
 
 
-def _named_tensors(content: Any) -> Iterator[tuple[str, Tensor]]:
-    """Tensors of a dictionary and of the dictionaries in it, the latter under joined names."""
-    if not isinstance(content, dict):
+def _damaged(path: Path, error: Exception) -> ValueError:
+    return ValueError(f"{path.name} is damaged or cut short ({short(error)}): download it again.")
+
+
+def _named_tensors(content: Any, prefix: str, seen: set[int]) -> Iterator[tuple[str, Tensor]]:
+    """Tensors of a dictionary and of the dictionaries in it, the latter under joined names.
+
+    Each dictionary counts once, or a small file could name very many.
+    """
+    if not isinstance(content, dict) or id(content) in seen or prefix.count(".") > _MAX_DOTS:
         return
+    seen.add(id(content))
     for name, value in content.items():
+        full = f"{prefix}{name}"[:_MAX_NAME]
         if isinstance(value, Tensor):
-            yield str(name), value
+            yield full, value
         elif isinstance(value, dict):
-            prefix = "" if name == "state_dict" else f"{name}."
-            yield from ((f"{prefix}{inner}", t) for inner, t in value.items() if isinstance(t, Tensor))
+            yield from _named_tensors(value, prefix if name == "state_dict" else f"{full}.", seen)
+
+
+def short(error: object) -> str:
+    """An error's own words, on one line, for a message."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= 200 else f"{text[:197]}..."
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
@@ -139,4 +165,5 @@ def fingerprint(tensors: Mapping[str, Tensor]) -> str:
 def some(names: Iterable[str]) -> str:
     """The first few of many names, for a message."""
     names = sorted(names)
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    shown = [name if len(name) <= 120 else f"{name[:117]}..." for name in names[:3]]
+    return ", ".join(shown) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -5,7 +5,9 @@ differences to the checkpoint they were trained on, under the names that LoRA lo
 """
 
 import json
-from collections.abc import Callable, Mapping
+import math
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol, get_args
@@ -16,13 +18,28 @@ from torch import Tensor
 from ..animatediff.motion_file import MotionWeights, motion_weights
 from ..animatediff.motion_layout import POSITIONS
 from ..animatediff.motion_module import MotionConfig, sinusoidal_positions
-from ..files.tensor_file import Tensors, check_numbers, fingerprint, read_tensors, some, write_tensors
+from ..files.json_file import parse_json, parse_list
+from ..files.tensor_file import (
+    Tensors,
+    check_numbers,
+    fingerprint,
+    read_tensors,
+    short,
+    some,
+    write_tensors,
+)
 
 FORMAT = "1"
 Kind = Literal["compact", "standalone"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 _DIFF = ".diff"
 _MAX_BYTES = 8 * 2**30
+_MAX_FRAMES = 1024
+"""More than any motion module knows."""
+_PART = re.compile(r"((?:down_blocks|up_blocks|mid_block)(?:\.\d+)?\.motion_modules\.\d+)\.(.*)")
+"""A motion module, and a weight in it."""
+_TRAINED = {'"attention"': ".attention_blocks.", '"motion_module"': ".motion_modules."}
+"""By what a header says: what is in the names of all weights of the motion that learned."""
 _OWN_ENTRIES = (
     "format",
     "flash.format",
@@ -108,7 +125,40 @@ def read_action(path: Path) -> Action:
     )
     if kind == "standalone":
         standalone_motion(action)
+    else:
+        _check_parts(action)
     return action
+
+
+def _module(name: str) -> str:
+    """The motion module that a weight belongs to."""
+    found = _PART.fullmatch(name)
+    return found[1] if found else name
+
+
+def _check_parts(action: Action) -> None:
+    """Raise ValueError unless training changed the same in all motion modules, and keys with their values."""
+    parts = {found[2] for found in map(_PART.fullmatch, action.motion) if found}
+    wanted = {f"{_module(name)}.{part}" for name in action.motion for part in parts}
+    pairs = {name[:-1] + end for name in action.kv_diffs if name.endswith(("to_k", "to_v")) for end in "kv"}
+    _refuse_missing(action, (wanted - action.motion.keys()) | (pairs - action.kv_diffs.keys()))
+
+
+def _check_trained(action: Action, motion: Mapping[str, Tensor], keys_values: Iterable[str]) -> None:
+    """Raise ValueError unless all is there that this training changes, as its header tells."""
+    trainable = action.header.get("flash.trainable")
+    if action.kind == "standalone" or trainable not in _TRAINED:
+        return
+    wanted = {name for name in motion if _TRAINED[trainable] in name} | set(keys_values)
+    _refuse_missing(action, wanted - action.motion.keys() - action.kv_diffs.keys())
+
+
+def _refuse_missing(action: Action, missing: Collection[str]) -> None:
+    if missing:
+        raise ValueError(
+            f"The action '{action.name}' is incomplete: {len(missing)} of its tensors are missing "
+            f"({some(missing)}). Download it again, or write it again by its training."
+        )
 
 
 def _not_an_action(file_name: str, metadata: Mapping[str, str]) -> str:
@@ -124,14 +174,16 @@ def _not_an_action(file_name: str, metadata: Mapping[str, str]) -> str:
 
 def _parse_header(metadata: Mapping[str, str], file_name: str) -> tuple[Source, Source, int, tuple[str, ...]]:
     try:
-        base = Source(**json.loads(metadata["flash.base"]))
-        motion_module = Source(**json.loads(metadata["flash.motion_module"]))
-        frames, prompts = int(metadata["flash.frames"]), json.loads(metadata["flash.prompts"])
+        base, motion_module = (
+            Source(**parse_json(metadata[f"flash.{key}"])) for key in ("base", "motion_module")
+        )
+        frames = int(metadata["flash.frames"])
+        prompts = parse_list(metadata["flash.prompts"])
         texts = [*vars(base).values(), *vars(motion_module).values(), *prompts]
-        if frames < 1 or not isinstance(prompts, list) or not all(isinstance(text, str) for text in texts):
+        if not 1 <= frames <= _MAX_FRAMES or not all(isinstance(text, str) for text in texts):
             raise ValueError("an entry is not what it should be")
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{file_name} has a damaged header ({error!r}): download it again.") from error
+        raise ValueError(f"{file_name} has a damaged header ({short(error)}): download it again.") from error
     return base, motion_module, frames, tuple(prompts)
 
 
@@ -202,10 +254,14 @@ def plan_action(
     `keys_values` gives the base's spatial keys and values by `spatial_key`, without any action's part; it is
     asked only where an action acts. Raises ValueError if the parts do not belong together.
     """
+    if not math.isfinite(strength):
+        raise ValueError(f"The action's strength must be a number, but it is {strength}: 1 is as trained.")
     if action is None or strength == 0.0:
         return ActionPlan()
     base = keys_values()
     check_kv_diffs(action, base)
+    if motion is not None:
+        _check_trained(action, motion.tensors, base)
     motion_sha256 = action.motion_module.sha256 if motion is None else motion.sha256
     return ActionPlan(
         motion_diffs={} if motion is None else motion_diffs(action, motion.tensors, motion.sha256),

@@ -8,7 +8,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..files.tensor_file import Tensors, check_numbers, fingerprint, read_tensors, some, write_tensors
+from ..files.json_file import parse_json
+from ..files.tensor_file import (
+    Tensors,
+    check_numbers,
+    fingerprint,
+    read_tensors,
+    short,
+    some,
+    write_tensors,
+)
 from .detail_decoder import DetailDecoder, DetailDecoderConfig
 
 KIND = "decoder"
@@ -97,13 +106,13 @@ def _shape(tensors: Mapping[str, Tensor], name: str) -> torch.Size | None:
 
 def _parse_header(metadata: Mapping[str, str], file_name: str) -> tuple[DetailDecoderConfig, str]:
     try:
-        settings = json.loads(metadata["flash.decoder"])
+        settings = parse_json(metadata["flash.decoder"])
         config = DetailDecoderConfig(**{**settings, "channels": tuple(settings["channels"])})
-        vae_name = json.loads(metadata["flash.vae"])["name"]
+        vae_name = parse_json(metadata["flash.vae"])["name"]
         if not isinstance(vae_name, str):
             raise TypeError("the VAE's name is no text")
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{file_name} has a damaged header ({error!r}): download it again.") from error
+        raise ValueError(f"{file_name} has a damaged header ({short(error)}): download it again.") from error
     return config, vae_name
 
 

@@ -13,6 +13,7 @@ blocks of that size with what the encoder has of the reference after its blocks 
 Not in the paper: pixels and latents themselves are no levels, for they hold nothing that these do not.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +44,12 @@ class DetailDecoderConfig:
 
     def __post_init__(self) -> None:
         ranges = {"width": 1024, "patch_size": 8, "max_keys": 1024}
+        counts = [*self.channels, *(getattr(self, name) for name in ranges)]
+        switches = (self.warping, self.attention)
+        if not all(type(n) is int for n in counts) or not all(type(switch) is bool for switch in switches):
+            raise TypeError(
+                "A detail decoder's layout is told in whole numbers, its branches as true or false."
+            )
         if not 1 <= len(self.channels) <= 8 or not all(1 <= c <= 4096 for c in self.channels):
             raise ValueError(f"`channels` must be 1 to 4096 for each of 1 to 8 levels, not {self.channels}.")
         for name, most in ranges.items():
@@ -69,6 +76,8 @@ class DetailDecoder(nn.Module):
 
     def enhance(self, level: int, h_FCHW: Tensor, g_1CHW: Tensor, strength: float = 1.0) -> Tensor:
         """What the decoder has at this level, with details of the reference added."""
+        if not math.isfinite(strength):
+            raise ValueError(f"The strength of details must be a number, but it is {strength}: 1 is all.")
         if strength == 0.0 or not (self.config.warping or self.config.attention):
             return h_FCHW
         enhanced_FCHW: Tensor = self.levels[level](h_FCHW, g_1CHW, strength)

@@ -1,11 +1,11 @@
-"""Two processes under `accelerate launch`: they learn what one learns, stop together, and go on."""
+"""Two processes under `accelerate launch`: they go on, learn what one learns, and stop together."""
 
 import csv
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from flash_pack.flash_modules import cli
 from flash_pack.flash_modules.files.tensor_file import read_tensors
+from flash_pack.tests.backends.command_line import cheap_counting
 from flash_pack.tests.backends.small_models import small_motion
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,6 +25,8 @@ LAUNCH = (
     "--mixed_precision no --dynamo_backend no -m flash_modules train"
 )
 """--multi_gpu also starts processes for the CPU; with --cpu accelerate leaves all but one to MPI."""
+BEGUN = 2
+"""Steps of the process that begins."""
 PATIENCE = 300.0
 """Seconds; most of a launch is imports, slow on a busy computer."""
 
@@ -46,11 +49,11 @@ class Launch:
             stderr=subprocess.STDOUT,
         )
 
-    def wait_for(self, path: Path) -> None:
+    def wait_until(self, happened: Callable[[], bool]) -> None:
         end = time.monotonic() + PATIENCE
-        while not path.exists() and self.process.poll() is None and time.monotonic() < end:
+        while not happened() and self.process.poll() is None and time.monotonic() < end:
             time.sleep(0.02)
-        assert path.exists(), self.log.read_text()
+        assert happened(), self.log.read_text()
 
     def finish(self) -> None:
         assert self.process.wait(PATIENCE) == 0, self.log.read_text()
@@ -65,7 +68,10 @@ class Launch:
 
 
 class Runs:
-    """A run in two sittings of two processes, `stopped` after some steps, and the same by one process."""
+    """A run that one process begins and two go on with until they are `stopped`, and the same by one alone.
+
+    Launches are few, for they take long: a checkpoint of two processes is shown to be that of one.
+    """
 
     def __init__(self, folder: Path, base_folder: Path) -> None:
         self.folder = folder
@@ -78,31 +84,30 @@ class Runs:
             *("--clips", str(folder / "clips"), "--runs", str(folder)),
             *("--frames", "3", "--size", "16", "--pool", "2", "--lr", "1e-3", "--device", "cpu"),
         ]
-        self.stopped = self.stop_two()
-        self.steps = self.stopped + 2
-        self.go_on_with_two()
-        one = ["train", *self.words, "--out", "one", "--accumulation", "2", "--steps", str(self.steps)]
-        assert cli.main(one) == 0
+        self.train_one("two", BEGUN)
+        self.stopped = self.go_on_with_two()
+        self.train_one("one", self.stopped)
 
-    def launch(self, steps: int) -> Launch:
-        words = [*self.words, "--out", "two", "--steps", str(steps)]
-        return Launch(words, self.folder / f"two-{steps}.log")
+    def train_one(self, name: str, steps: int) -> None:
+        words = ["--out", name, "--accumulation", "2", "--steps", str(steps)]
+        with cheap_counting():
+            assert cli.main(["train", *self.words, *words]) == 0
 
-    def stop_two(self) -> int:
+    def go_on_with_two(self) -> int:
         two = self.folder / "two"
-        with self.launch(steps=10_000) as launch:
-            launch.wait_for(two / "loss.csv")
+        begun = (two / "loss.csv").stat().st_mtime_ns
+        with Launch([*self.words, "--out", "two", "--steps", "10000"], self.folder / "two.log") as launch:
+            launch.wait_until(lambda: (two / "loss.csv").stat().st_mtime_ns != begun)
             (two / "stop").touch()
             launch.finish()
-        (checkpoint,) = two.glob("checkpoint-*")
-        return int(checkpoint.name.removeprefix("checkpoint-"))
-
-    def go_on_with_two(self) -> None:
-        with self.launch(self.steps) as launch:
-            launch.finish()
+        return max(int(path.name.removeprefix("checkpoint-")) for path in two.glob("checkpoint-*"))
 
     def action(self, name: str) -> dict[str, Tensor]:
         tensors, _ = read_tensors(self.folder / name / f"{name}.safetensors")
+        return tensors
+
+    def checkpoint(self, name: str, part: str) -> dict[str, Tensor]:
+        tensors, _ = read_tensors(self.folder / name / f"checkpoint-{self.stopped}" / f"{part}.safetensors")
         return tensors
 
     def losses(self, name: str, table: str = "loss.csv") -> list[tuple[str, str]]:
@@ -116,17 +121,16 @@ def runs(base_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Runs:
     return Runs(tmp_path_factory.mktemp("runs"), base_folder)
 
 
+def test_two_processes_go_on_from_a_checkpoint(runs: Runs) -> None:
+    assert (runs.folder / "two.log").read_text().count(f"Going on from step {BEGUN}.") == 1
+
+
 def test_a_stop_file_ends_both_processes_with_a_checkpoint(runs: Runs) -> None:
-    assert 1 <= runs.stopped < 100
-    assert "the same command goes on from here" in (runs.folder / "two-10000.log").read_text()
-
-
-def test_two_processes_go_on_where_they_stopped(runs: Runs) -> None:
-    said = (runs.folder / f"two-{runs.steps}.log").read_text()
-    assert said.count(f"Going on from step {runs.stopped}.") == 1
+    assert BEGUN < runs.stopped < 100
+    assert "the same command goes on from here" in (runs.folder / "two.log").read_text()
     assert {path.name for path in (runs.folder / "two").glob("checkpoint-*")} == {
+        f"checkpoint-{BEGUN}",
         f"checkpoint-{runs.stopped}",
-        f"checkpoint-{runs.steps}",
     }
 
 
@@ -138,8 +142,15 @@ def test_two_processes_learn_what_one_learns_with_accumulation_2(runs: Runs) -> 
     assert all(two[name].any() for name in two if name.endswith(".diff"))
 
 
+@pytest.mark.parametrize("part", ["trainable", "optimizer"])
+def test_a_checkpoint_of_two_processes_is_that_of_one(runs: Runs, part: str) -> None:
+    one, two = runs.checkpoint("one", part), runs.checkpoint("two", part)
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
 def test_each_process_writes_the_mean_loss_of_both(runs: Runs) -> None:
     losses = runs.losses("one")
-    assert [int(step) for step, _ in losses] == list(range(1, runs.steps + 1))
+    assert [int(step) for step, _ in losses] == list(range(1, runs.stopped + 1))
     assert runs.losses("two") == losses
-    assert runs.losses("two", "loss-1.csv") == losses
+    assert runs.losses("two", "loss-1.csv") == losses[BEGUN:]

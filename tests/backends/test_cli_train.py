@@ -4,7 +4,8 @@ import json
 import math
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
@@ -19,63 +20,83 @@ from flash_pack.flash_modules.flash.training.action_training import ActionTraini
 from flash_pack.flash_modules.flash.training.method import VARIANTS
 from flash_pack.flash_modules.training.cost import Cost
 from flash_pack.flash_modules.training.run_folder import read_losses
-from flash_pack.tests.backends.command_line import run_command, sentence_of
+from flash_pack.tests.backends.command_line import cheap_counting, run_command, sentence_of
 from flash_pack.tests.backends.small_models import small_motion, write_gif
+
+COUNT = ActionTraining.cost
 
 
 @pytest.fixture(autouse=True)
-def quick(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Counting what a run takes lasts seconds, so only tests of that do it."""
-    if "memory" not in request.fixturenames:
-        monkeypatch.setattr(cli.train, "check_memory", lambda training: None)
+def quick() -> Iterator[None]:
+    """Only tests of counting count."""
+    with cheap_counting():
+        yield
+
+
+def run_train(training_files: Path, runs: Path, *flags: str, **changes: object) -> int:
+    """Runs the command with arguments that work, except for those that are given; None leaves one out."""
+    arguments = {
+        "base": training_files / "base",
+        "motion": training_files / "motion.safetensors",
+        "clips": training_files / "run_fast",
+        "out": "jump",
+        "runs": runs,
+        "frames": 3,
+        "size": 16,
+        "steps": 3,
+        "pool": 2,
+        "lr": 1e-3,
+        "device": "cpu",
+        **changes,
+    }
+    return run_command("train", arguments, *flags)
 
 
 @pytest.fixture
 def train(training_files: Path, tmp_path: Path) -> Callable[..., int]:
-    """Runs the command with arguments that work, except for those that are given; None leaves one out."""
-
-    def run(*flags: str, **changes: object) -> int:
-        arguments = {
-            "base": training_files / "base",
-            "motion": training_files / "motion.safetensors",
-            "clips": training_files / "run_fast",
-            "out": "jump",
-            "runs": tmp_path / "runs",
-            "frames": 3,
-            "size": 16,
-            "steps": 3,
-            "pool": 2,
-            "lr": 1e-3,
-            "device": "cpu",
-            **changes,
-        }
-        return run_command("train", arguments, *flags)
-
-    return run
+    """`run_train` with runs of its own."""
+    return partial(run_train, training_files, tmp_path / "runs")
 
 
-def trained(tmp_path: Path, name: str, step: int) -> dict[str, torch.Tensor]:
-    tensors, _ = read_tensors(tmp_path / "runs" / name / f"checkpoint-{step}" / "trainable.safetensors")
+@pytest.fixture(scope="module")
+def variants(training_files: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """A run of three steps of each variant; 5 is the default."""
+    runs = tmp_path_factory.mktemp("variants")
+    with cheap_counting():
+        assert run_train(training_files, runs, out="5") == 0
+        for variant in sorted({*VARIANTS} - {5}):
+            assert run_train(training_files, runs, out=str(variant), variant=variant) == 0
+    return {variant: runs / str(variant) for variant in VARIANTS}
+
+
+@pytest.fixture
+def begun(variants: dict[int, Path], tmp_path: Path) -> Path:
+    """A run of three steps, `jump`, that may be gone on with."""
+    return shutil.copytree(variants[5], tmp_path / "runs" / "jump")
+
+
+def trained(run: Path, step: int = 3) -> dict[str, torch.Tensor]:
+    tensors, _ = read_tensors(run / f"checkpoint-{step}" / "trainable.safetensors")
     return tensors
 
 
 def test_a_base_that_predicts_velocity_learns_velocity(
-    train: Callable[..., int], training_files: Path, tmp_path: Path
+    train: Callable[..., int], variants: dict[int, Path], training_files: Path, tmp_path: Path
 ) -> None:
     folder = shutil.copytree(training_files / "base", tmp_path / "base")
     DDIMScheduler(prediction_type="v_prediction").save_pretrained(folder / "scheduler")
-    assert train(steps=1, out="noise") == train(steps=1, out="velocity", base=folder) == 0
-    runs = tmp_path / "runs"
-    assert read_losses(runs / "noise" / "loss.csv") != read_losses(runs / "velocity" / "loss.csv")
-    action = read_action(runs / "velocity" / "velocity.safetensors")
+    assert train(steps=1, base=folder) == 0
+    run = tmp_path / "runs" / "jump"
+    noise, velocity = (read_losses(folder / "loss.csv")[0] for folder in (variants[5], run))
+    assert noise != velocity
+    action = read_action(run / "jump.safetensors")
     assert action.header["modelspec.prediction_type"] == "v"
 
 
 def test_the_action_of_a_run_animates(
-    train: Callable[..., int], training_files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    variants: dict[int, Path], training_files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert train() == 0
-    path = tmp_path / "runs" / "jump" / "jump.safetensors"
+    path = shutil.copy(variants[5] / "5.safetensors", tmp_path / "jump.safetensors")
     action = read_action(path)
     assert (action.name, action.kind, action.frames) == ("jump", "compact", 3)
     assert set(action.prompts) == {"run fast", "a girl runs"}
@@ -85,19 +106,11 @@ def test_the_action_of_a_run_animates(
     assert header["align"]["tau"] == 90.0
     assert (header["steps"], header["seed"]) == (3, 0)
     assert action.header["modelspec.prediction_type"] == "epsilon"
-    assert str(tmp_path) not in json.dumps(dict(action.header))
-    picture, video = training_files / "picture.png", tmp_path / "video.gif"
-    words = [
-        "animate",
-        "--base",
-        training_files / "base",
-        "--motion",
-        training_files / "motion.safetensors",
-        "--action",
-        path,
-    ]
-    words += ["--image", picture, "--prompt", "a girl", "--frames", 3, "--steps", 1, "--size", "32x16"]
-    assert cli.main([str(word) for word in [*words, "--device", "cpu", "--out", video]]) == 0
+    assert not any(str(folder) in json.dumps(dict(action.header)) for folder in (training_files, variants[5]))
+    arguments = {"base": training_files / "base", "motion": training_files / "motion.safetensors"}
+    arguments |= {"action": path, "image": training_files / "picture.png", "prompt": "a girl", "frames": 3}
+    arguments |= {"steps": 1, "size": "32x16", "device": "cpu", "out": tmp_path / "video.gif"}
+    assert run_command("animate", arguments) == 0
     assert "it may differ" not in capsys.readouterr().err
 
 
@@ -107,35 +120,33 @@ def test_a_standalone_action_brings_its_motion_module(train: Callable[..., int],
     assert standalone_motion(action).config == small_motion().config
 
 
-def test_a_run_in_two_sittings_is_a_run_in_one(train: Callable[..., int], tmp_path: Path) -> None:
-    assert train(out="whole", steps=5) == 0
-    assert train(out="two", steps=2) == 0
-    assert train(out="two", steps=5) == 0
-    whole, two = (trained(tmp_path, name, 5) for name in ("whole", "two"))
+def test_a_run_in_two_sittings_is_a_run_in_one(
+    train: Callable[..., int], variants: dict[int, Path], tmp_path: Path
+) -> None:
+    assert train(steps=1) == 0
+    assert train() == 0
+    whole, two = trained(variants[5]), trained(tmp_path / "runs" / "jump")
     assert whole.keys() == two.keys()
     assert all(torch.equal(whole[name], two[name]) for name in whole)
 
 
 def test_samples_on_the_way_change_nothing(
-    train: Callable[..., int], training_files: Path, tmp_path: Path
+    train: Callable[..., int], variants: dict[int, Path], training_files: Path, tmp_path: Path
 ) -> None:
-    assert train(out="plain") == 0
-    assert train(out="watched", image=training_files / "picture.png", **{"sample-steps": 2}) == 0
-    assert [path.name for path in (tmp_path / "runs" / "watched").glob("*.mp4")] == ["sample-000002.mp4"]
-    plain, watched = (trained(tmp_path, name, 3) for name in ("plain", "watched"))
+    assert train(image=training_files / "picture.png", **{"sample-steps": 2}) == 0
+    run = tmp_path / "runs" / "jump"
+    assert [path.name for path in run.glob("*.mp4")] == ["sample-000002.mp4"]
+    plain, watched = trained(variants[5]), trained(run)
     assert all(torch.equal(plain[name], watched[name]) for name in plain)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_every_variant_learns(train: Callable[..., int], tmp_path: Path, variant: int) -> None:
-    assert train(steps=1, variant=variant) == 0
-    assert trained(tmp_path, "jump", 1)
+def test_every_variant_learns(variants: dict[int, Path], variant: int) -> None:
+    assert trained(variants[variant])
 
 
-def test_variants_differ(train: Callable[..., int], tmp_path: Path) -> None:
-    for variant in VARIANTS:
-        assert train(out=f"v{variant}", steps=2, variant=variant) == 0
-    results = [trained(tmp_path, f"v{variant}", 2) for variant in VARIANTS]
+def test_variants_differ(variants: dict[int, Path]) -> None:
+    results = [trained(run) for run in variants.values()]
     for i, one in enumerate(results):
         for other in results[i + 1 :]:
             assert any(not torch.equal(one[name], other[name]) for name in one)
@@ -143,29 +154,33 @@ def test_variants_differ(train: Callable[..., int], tmp_path: Path) -> None:
 
 def test_whole_motion_modules_can_be_trained(train: Callable[..., int], tmp_path: Path) -> None:
     assert train(steps=1, trainable="motion_module") == 0
-    assert any(".ff." in name for name in trained(tmp_path, "jump", 1))
+    assert any(".ff." in name for name in trained(tmp_path / "runs" / "jump", 1))
 
 
+@pytest.mark.usefixtures("begun")
 def test_another_trainable_set_under_the_same_name_is_refused(
     train: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert train(steps=1) == 0
-    assert train(steps=2, trainable="motion_module") == 2
+    assert train(steps=4, trainable="motion_module") == 2
     assert "'jump' was begun with other settings (method:" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("begun")
 def test_other_clips_under_the_same_name_are_refused(
     train: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert train(steps=1) == 0
     write_gif(tmp_path / "others" / "a.gif", "red")
-    assert train(steps=2, clips=tmp_path / "others") == 2
+    assert train(steps=4, clips=tmp_path / "others") == 2
     assert "'jump' was begun with other settings (clips:" in capsys.readouterr().err
 
 
 def test_a_dry_run_tells_the_cost_and_writes_nothing(
-    train: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    train: Callable[..., int],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(ActionTraining, "cost", cache(COUNT))  # it is asked for three times
     assert train("--dry-run") == 0
     said = capsys.readouterr().out
     assert "run_fast" in said or "run fast" in said
@@ -255,14 +270,13 @@ def test_very_many_clips_can_be_learned_from(train, training_files: Path, tmp_pa
     assert len(settings["clips"]) == 500
 
 
-def test_curves_for_tensorboard_go_on(train, tmp_path: Path) -> None:
-    assert train(steps=2) == 0
-    assert train(steps=4) == 0
-    curves = EventAccumulator(str(tmp_path / "runs" / "jump" / "tensorboard")).Reload()
+def test_curves_for_tensorboard_go_on(train, begun: Path) -> None:
+    assert train(steps=5) == 0
+    curves = EventAccumulator(str(begun / "tensorboard")).Reload()
     losses = curves.Scalars("loss")
-    assert [point.step for point in losses] == [1, 2, 3, 4]
+    assert [point.step for point in losses] == [1, 2, 3, 4, 5]
     assert all(math.isfinite(point.value) for point in losses)
-    assert [point.step for point in curves.Scalars("seconds_per_step")] == [2, 4]
+    assert [point.step for point in curves.Scalars("seconds_per_step")] == [2, 3, 5]
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import AutoencoderKL
 
 sys.path.append(str(Path(__file__).resolve().parents[2]))
 
 from actors.__main__ import main
+from actors.base import models, pool, vae
 from actors.base.pretrain import MINUTES, STAGES, Pretraining
 from actors.base.training import Limit
 from flash_modules.cli import main as product
@@ -23,14 +25,24 @@ def same_draws() -> None:
     torch.manual_seed(0)
 
 
+def tiny_vae(seed: int) -> AutoencoderKL:
+    """The small base's VAE with a quarter of its channels."""
+    config = models.new_vae(seed).config
+    return AutoencoderKL.from_config(config, block_out_channels=(8, 8, 16, 16))
+
+
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small base after a step of each stage."""
+    """A small base after a step of each stage, with fewer channels than it has."""
     folder = tmp_path_factory.mktemp("base")
     limits = dict.fromkeys(MINUTES, Limit(steps=1))
     made = Pretraining(out=folder, limits=limits, num_clips=2, seed=0, workers=1)
-    for stage in STAGES.values():
-        stage(made)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(models, "_WIDTHS", (32, 32))
+        patch.setattr(vae, "new_vae", tiny_vae)
+        patch.setattr(pool, "CHUNK", 2)
+        for stage in STAGES.values():
+            stage(made)
     return folder / "export"
 
 

@@ -35,8 +35,9 @@ def reader() -> Reader:
 
 @pytest.fixture
 def judge(reader: Reader, tiny_base: Path, tiny_details: Path, monkeypatch: pytest.MonkeyPatch) -> Judge:
-    """It asks for one clip and one picture, in two sampling steps."""
+    """It asks for one clip and one picture, in two sampling steps; a clip is encoded once."""
     monkeypatch.setattr(learning, "SAMPLER", replace(learning.SAMPLER, steps=2))
+    monkeypatch.setattr(learning, "POOL", 1)
     return Judge(reader, tiny_base, tiny_details, partial(Exam, num_clips=1, num_pictures=1))
 
 

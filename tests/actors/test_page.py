@@ -1,5 +1,7 @@
 """The page of the small base, by an untrained one."""
 
+from dataclasses import replace
+from functools import partialmethod
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,7 @@ import torch
 from PIL import Image
 
 from actors.__main__ import main
+from actors.base.small_base import SAMPLER, SmallBase
 from actors.studies import page
 from actors.world.clips import clip_video
 
@@ -15,6 +18,8 @@ from actors.world.clips import clip_video
 def test_the_page_and_its_picture_show_every_action_beside_its_truth(
     tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    two_steps = partialmethod(SmallBase.animate, config=replace(SAMPLER, steps=2))
+    monkeypatch.setattr(SmallBase, "animate", two_steps)
     monkeypatch.setattr(page, "ACTIONS", ("arm wave", "push-up"))
     monkeypatch.setattr(page, "EXTRA_MOTIONS", ())
     seen: list[page.Sample] = []

@@ -42,10 +42,13 @@ def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def training_files(base_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A base, a motion module, two clips and a picture."""
+    """A base with one layer a block, a motion module, two clips and a picture."""
     folder = tmp_path_factory.mktemp("files")
-    (folder / "base").symlink_to(base_folder)
-    save_file(small_motion().tensors, folder / "motion.safetensors")
+    small_unet(layers=1).save_pretrained(folder / "base" / "unet")
+    small_vae(layers=1).save_pretrained(folder / "base" / "vae")
+    for part in ("text_encoder", "tokenizer", "scheduler"):
+        (folder / "base" / part).symlink_to(base_folder / part)
+    save_file(small_motion(layers=1).tensors, folder / "motion.safetensors")
     write_gif(folder / "run_fast" / "a.gif", "orange")
     write_gif(folder / "run_fast" / "b.gif", "green")
     (folder / "run_fast" / "b.txt").write_text("a girl runs")

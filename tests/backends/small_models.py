@@ -35,18 +35,18 @@ def randomise(model: nn.Module, seed: int) -> nn.Module:
     return model.eval().requires_grad_(False)
 
 
-def small_unet(seed: int = 0, widths: tuple[int, ...] = WIDTHS) -> UNet2DConditionModel:
-    """All kinds of places that Stable Diffusion 1.5 has; with four widths its very layout."""
-    with torch.device("meta"):
-        unet = _unet(widths)
-    unet.load_state_dict({n: t.clone() for n, t in _unet_weights(seed, widths).items()}, assign=True)
+def small_unet(seed: int = 0, widths: tuple[int, ...] = WIDTHS, layers: int = 2) -> UNet2DConditionModel:
+    """All kinds of places that Stable Diffusion 1.5 has; with four widths and two layers its very layout."""
+    unet, weights = _unet(widths, layers), _unet_weights(seed, widths, layers)
+    unet.load_state_dict({name: weight.clone() for name, weight in weights.items()}, assign=True)
     return unet.eval().requires_grad_(False)
 
 
-def _unet(widths: tuple[int, ...]) -> UNet2DConditionModel:
+def _unet(widths: tuple[int, ...], layers: int) -> UNet2DConditionModel:
     attentions = len(widths) - 1
     return UNet2DConditionModel(
         block_out_channels=widths,
+        layers_per_block=layers,
         down_block_types=["CrossAttnDownBlock2D"] * attentions + ["DownBlock2D"],
         up_block_types=["UpBlock2D"] + ["CrossAttnUpBlock2D"] * attentions,
         cross_attention_dim=TEXT_WIDTH,
@@ -56,15 +56,17 @@ def _unet(widths: tuple[int, ...]) -> UNet2DConditionModel:
 
 
 @cache
-def _unet_weights(seed: int, widths: tuple[int, ...]) -> dict[str, Tensor]:
-    return randomise(_unet(widths), seed).state_dict()
+def _unet_weights(seed: int = 0, widths: tuple[int, ...] = WIDTHS, layers: int = 2) -> dict[str, Tensor]:
+    return randomise(_unet(widths, layers), seed).state_dict()
 
 
-def small_motion(seed: int = 1, widths: tuple[int, ...] = WIDTHS, *, mid: bool = False) -> MotionWeights:
+def small_motion(
+    seed: int = 1, widths: tuple[int, ...] = WIDTHS, layers: int = 2, *, mid: bool = False
+) -> MotionWeights:
     """AnimateDiff v3's layout, or v2's with a module in the middle block."""
     config = MotionConfig(
-        down=tuple((width,) * 2 for width in widths),
-        up=tuple((width,) * 3 for width in reversed(widths)),
+        down=tuple((width,) * layers for width in widths),
+        up=tuple((width,) * (layers + 1) for width in reversed(widths)),
         mid=widths[-1:] if mid else (),
     )
     tensors = randomise(MotionModel(config), seed).state_dict()
@@ -72,12 +74,12 @@ def small_motion(seed: int = 1, widths: tuple[int, ...] = WIDTHS, *, mid: bool =
     return MotionWeights(name="small", version=version, reason="made so", config=config, tensors=tensors)
 
 
-def small_vae(seed: int = 2) -> AutoencoderKL:
+def small_vae(seed: int = 2, layers: int = 2) -> AutoencoderKL:
     vae = AutoencoderKL(
         block_out_channels=(32, 32, 32, 32),
         down_block_types=["DownEncoderBlock2D"] * 4,
         up_block_types=["UpDecoderBlock2D"] * 4,
-        layers_per_block=2,
+        layers_per_block=layers,
         latent_channels=4,
         scaling_factor=0.25,
     )
@@ -158,7 +160,7 @@ def key(path: str) -> str:
 
 
 def base_sha256() -> str:
-    weights = small_unet().state_dict()
+    weights = _unet_weights()
     return fingerprint({key(path): weights[f"{path}.weight"] for path in KV})
 
 
@@ -170,7 +172,7 @@ def make_action(motion: MotionWeights, *, kind: str = "compact") -> Action:
         for name, tensor in motion.tensors.items()
         if kind == "standalone" or ".attention_blocks." in name
     }
-    weights = small_unet().state_dict()
+    weights = _unet_weights()
     kv_diffs = {key(p): 0.1 * torch.randn(weights[f"{p}.weight"].shape, generator=generator) for p in KV}
     return Action(
         name="jump",

@@ -10,7 +10,6 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler
 from PIL import Image, ImageSequence
-from safetensors.torch import save_file
 
 from flash_pack.flash_modules import cli
 from flash_pack.flash_modules.animatediff.motion_file import read_motion
@@ -35,13 +34,12 @@ from flash_pack.tests.backends.small_models import small_motion, small_vae
 
 
 @pytest.fixture(scope="module")
-def files(base_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def files(training_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with everything that a run needs."""
     folder = tmp_path_factory.mktemp("files")
-    (folder / "base").symlink_to(base_folder)
-    Image.effect_noise((70, 100), 90).convert("RGB").save(folder / "picture.png")
-    motion = small_motion()
-    save_file(motion.tensors, folder / "motion.safetensors")
+    for name in ("base", "motion.safetensors", "picture.png"):
+        (folder / name).symlink_to(training_files / name)
+    motion = small_motion(layers=1)
     action = Action(
         name="jump",
         kind="compact",
@@ -54,8 +52,8 @@ def files(base_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_action(folder / "compact.safetensors", action, motion.config)
     whole = replace(action, kind="standalone", motion=motion.tensors)
     write_action(folder / "standalone.safetensors", whole, motion.config)
-    write_decoder(folder / "details.safetensors", small_vae())
-    write_decoder(folder / "other_vae.safetensors", small_vae(seed=9))
+    write_decoder(folder / "details.safetensors", small_vae(layers=1))
+    write_decoder(folder / "other_vae.safetensors", small_vae(seed=9, layers=1))
     return folder
 
 

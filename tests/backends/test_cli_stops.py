@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
 
 from flash_pack.flash_modules import cli
 from flash_pack.flash_modules.cli.run import Stop
@@ -21,27 +20,16 @@ from flash_pack.flash_modules.flash.training import latent_pool
 from flash_pack.flash_modules.training.loop import LoopConfig
 from flash_pack.flash_modules.training.run_folder import RunFolder
 from flash_pack.tests.backends.command_line import run_command, sentence_of
-from flash_pack.tests.backends.small_models import small_motion
+from flash_pack.tests.backends.small_models import write_gif
 from flash_pack.tests.disks import small_disk
 
 
-def write_gif(path: Path, color: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    frames = []
-    for i in range(6):
-        frame = Image.new("RGB", (40, 32), "navy")
-        frame.paste(color, (4 + 3 * i, 8, 14 + 3 * i, 26))
-        frames.append(frame)
-    frames[0].save(path, save_all=True, append_images=frames[1:], duration=100)
-
-
 @pytest.fixture(scope="module")
-def files(base_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def files(training_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("files")
-    (folder / "base").symlink_to(base_folder)
-    save_file(small_motion().tensors, folder / "motion.safetensors")
+    for name in ("base", "motion.safetensors", "picture.png"):
+        (folder / name).symlink_to(training_files / name)
     write_gif(folder / "jump" / "a.gif", "orange")
-    Image.effect_noise((70, 100), 90).convert("RGB").save(folder / "picture.png")
     return folder
 
 

@@ -16,12 +16,12 @@ from flash_pack.tests.backends.command_line import run_command, sentence_of
 
 
 @pytest.fixture
-def train(base_folder: Path, turning_clips: Path, tmp_path: Path) -> Callable[..., int]:
+def train(training_files: Path, turning_clips: Path, tmp_path: Path) -> Callable[..., int]:
     """Runs the command with arguments that work, except for those that are given; None leaves one out."""
 
     def run(*flags: str, **changes: object) -> int:
         arguments = {
-            "vae": base_folder,
+            "vae": training_files / "base",
             "clips": turning_clips,
             "out": "details",
             "runs": tmp_path / "runs",
@@ -44,11 +44,11 @@ def learned(tmp_path: Path, name: str, step: int) -> dict[str, torch.Tensor]:
 
 
 def test_a_run_writes_a_decoder_for_its_vae(
-    train: Callable[..., int], base_folder: Path, tmp_path: Path
+    train: Callable[..., int], training_files: Path, tmp_path: Path
 ) -> None:
     assert train() == 0
     weights = read_detail_decoder(tmp_path / "runs" / "details" / "details.safetensors")
-    vae = load_vae(base_folder)
+    vae = load_vae(training_files / "base")
     check_vae(weights, vae.state_dict())
     assert weights.config.channels == tuple(vae.config.block_out_channels)
     assert weights.config.width == 4

@@ -14,7 +14,7 @@ from flash_pack.flash_modules.training.sampling import SamplingConfig
 
 
 @pytest.fixture
-def training(base_folder: Path, turning_clips: Path) -> DetailTraining:
+def training(training_files: Path, turning_clips: Path) -> DetailTraining:
     config = DetailTrainingConfig(
         size=32,
         width=8,
@@ -22,7 +22,7 @@ def training(base_folder: Path, turning_clips: Path) -> DetailTraining:
         loop=LoopConfig(steps=30, learning_rate=3e-3),
     )
     used = find_clips([turning_clips]).used
-    return DetailTraining(load_vae(base_folder), "small", used, config, torch.device("cpu"))
+    return DetailTraining(load_vae(training_files / "base"), "small", used, config, torch.device("cpu"))
 
 
 def test_training_mends(training: DetailTraining, tmp_path: Path) -> None:

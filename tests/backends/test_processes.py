@@ -11,13 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
 from torch import Tensor
 
 from flash_pack.flash_modules import cli
 from flash_pack.flash_modules.files.tensor_file import read_tensors
 from flash_pack.tests.backends.command_line import cheap_counting
-from flash_pack.tests.backends.small_models import small_motion
 
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCH = (
@@ -73,14 +71,14 @@ class Runs:
     Launches are few, for they take long: a checkpoint of two processes is shown to be that of one.
     """
 
-    def __init__(self, folder: Path, base_folder: Path) -> None:
+    def __init__(self, folder: Path, training_files: Path) -> None:
         self.folder = folder
-        save_file(small_motion().tensors, folder / "motion.safetensors")
         (folder / "clips").mkdir()
         write_clip(folder / "clips" / "a.gif", 0)
         write_clip(folder / "clips" / "b.gif", 90)
         self.words = [
-            *("--base", str(base_folder), "--motion", str(folder / "motion.safetensors")),
+            *("--base", str(training_files / "base")),
+            *("--motion", str(training_files / "motion.safetensors")),
             *("--clips", str(folder / "clips"), "--runs", str(folder)),
             *("--frames", "3", "--size", "16", "--pool", "2", "--lr", "1e-3", "--device", "cpu"),
         ]
@@ -117,8 +115,8 @@ class Runs:
 
 
 @pytest.fixture(scope="module")
-def runs(base_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    return Runs(tmp_path_factory.mktemp("runs"), base_folder)
+def runs(training_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    return Runs(tmp_path_factory.mktemp("runs"), training_files)
 
 
 def test_two_processes_go_on_from_a_checkpoint(runs: Runs) -> None:

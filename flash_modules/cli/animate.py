@@ -131,6 +131,8 @@ def animate(args: argparse.Namespace) -> None:
     _say("\n".join(part.summary for part in (motion, action, details) if part))
 
     base = load_base(files)
+    if base.note:
+        _say(f"{args.base.name}: {base.note}")
     prompt, negative = encode_prompt(base, args.prompt), encode_prompt(base, args.negative)
     vae = base.vae.to(device)  # in fp32: some VAEs give black pictures in fp16
     detail_decoder = make_detail_decoder(vae, details) if details else None

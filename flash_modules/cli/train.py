@@ -116,7 +116,11 @@ def train_action(args: argparse.Namespace) -> None:
     for line in listing(clips):
         say(line)
     config = replace(config, dtype=find_dtype(args.dtype, processes.device))
-    training = action_training(load_base(files), args.base.stem, motion, clips.used, config, processes.device)
+    base = load_base(files)
+    for path, note in ((args.motion, motion.note), (args.base, base.note)):
+        if note:
+            say(f"{path.name}: {note}")
+    training = action_training(base, args.base.stem, motion, clips.used, config, processes.device)
     if args.dry_run:
         for line in needs(training):
             say(line)

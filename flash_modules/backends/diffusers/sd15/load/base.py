@@ -1,17 +1,18 @@
 """Stable Diffusion 1.5 from a folder in diffusers' layout or one checkpoint file. Nothing is fetched."""
 
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from safetensors import SafetensorError
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from .....animatediff.noise_schedule import PREDICTIONS, Prediction
-from .....files.tensor_file import some
+from .....files.json_file import read_json
+from .....files.tensor_file import short
+from .fill import read_text_encoder, read_unet_or_vae
 from .single_file import NEEDED, SD15, Parts, read_checkpoint, read_vae
+from .trial import read_tokenizer, try_unet, try_vae
 
 _PARTS = ("unet", "vae", "text_encoder")
 
@@ -26,6 +27,8 @@ class Base:
     tokenizer: CLIPTokenizer
     prediction: Prediction
     """What the U-Net predicts."""
+    note: str = ""
+    """Which of several weights in the file were taken, if there were several."""
 
     @property
     def vae_factor(self) -> int:
@@ -34,7 +37,10 @@ class Base:
 
 
 def _factor(vae_config: Mapping) -> int:
-    return 2 ** (len(vae_config["block_out_channels"]) - 1)
+    levels = vae_config.get("block_out_channels")
+    if not isinstance(levels, Sequence) or not 1 <= len(levels) <= 8:
+        raise ValueError(f"The VAE's `block_out_channels` are {short(levels)}, and not its levels' widths.")
+    return 2 ** (len(levels) - 1)
 
 
 @dataclass(frozen=True)
@@ -92,18 +98,18 @@ def _other_model(folder: Path) -> str | None:
     elif unet.get("use_linear_projection"):
         found = "is Stable Diffusion 2"
     elif unet.get("_class_name") != "UNet2DConditionModel":
-        found = f"has a {unet.get('_class_name')}"
+        found = f"has a {short(unet.get('_class_name'))}"
     elif unet.get("in_channels") != 4:
-        found = f"has a U-Net with {unet.get('in_channels')} input channels, as for inpainting"
+        found = f"has a U-Net with {short(unet.get('in_channels'))} input channels, as for inpainting"
     elif _prediction(folder) not in PREDICTIONS:
-        found = f"has a U-Net that predicts '{_prediction(folder)}', and not the noise or the velocity"
+        found = f"has a U-Net that predicts '{short(_prediction(folder))}', and not the noise or the velocity"
     elif _config(folder / "text_encoder").get("hidden_size") != unet.get("cross_attention_dim"):
         found = "has a U-Net for another text encoder"
     return found
 
 
 def _config(folder: Path, name: str = "config") -> dict:
-    return json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+    return read_json(folder / f"{name}.json")
 
 
 def _prediction(folder: Path) -> Prediction:
@@ -114,22 +120,28 @@ def _prediction(folder: Path) -> Prediction:
 
 
 def load_base(files: BaseFiles) -> Base:
-    """Read a base model. Raises ValueError or OSError if it is damaged, incomplete or of another kind."""
+    """Read a base model. Raises ValueError if it is damaged, incomplete or of another kind.
+
+    It is tried on the smallest picture: settings and weights that nobody can run are found here.
+    """
+    note = ""
     if files.path.is_dir():
         unet, vae, text_encoder, prediction = _read_folder(files.path)
     else:
-        unet, vae, text_encoder, prediction = read_checkpoint(files.path)
-    tokenizer = CLIPTokenizer.from_pretrained(files.tokenizer, local_files_only=True)
-    known = text_encoder.config.vocab_size
-    if len(tokenizer) > known:
-        raise ValueError(
-            f"The tokenizer in {files.tokenizer} has {len(tokenizer)} tokens and the base model {known}: "
-            "it belongs to another model."
-        )
-    text_encoder.float()  # diffusers reads models as fp32 by itself, transformers as they are stored
+        (unet, vae, text_encoder, prediction), note = read_checkpoint(files.path)
+    tokenizer = read_tokenizer(files.tokenizer, text_encoder.config.vocab_size)
     for model in (unet, vae, text_encoder):
         model.eval().requires_grad_(False)
-    return Base(unet=unet, vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, prediction=prediction)
+    try_vae(vae, files.path)
+    try_unet(unet, text_encoder, files.path)
+    return Base(
+        unet=unet,
+        vae=vae,
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        prediction=prediction,
+        note=note,
+    )
 
 
 def load_vae(path: Path) -> AutoencoderKL:
@@ -137,8 +149,13 @@ def load_vae(path: Path) -> AutoencoderKL:
 
     Raises ValueError if it is another kind of VAE, or damaged.
     """
-    if path.is_file():
-        return read_vae(path).eval().requires_grad_(False)
+    vae = read_vae(path) if path.is_file() else _read_vae_folder(path)
+    vae.eval().requires_grad_(False)
+    try_vae(vae, path)
+    return vae
+
+
+def _read_vae_folder(path: Path) -> AutoencoderKL:
     folder = path / "vae" if (path / "vae").is_dir() else path
     if not (folder / "config.json").is_file():
         raise ValueError(
@@ -147,33 +164,16 @@ def load_vae(path: Path) -> AutoencoderKL:
     kind, channels = (_config(folder).get(key) for key in ("_class_name", "latent_channels"))
     if kind != "AutoencoderKL" or channels != 4:
         raise ValueError(
-            f"{folder} holds a {kind} with {channels} latent channels, and not the AutoencoderKL of Stable "
-            "Diffusion 1.5: give that one's folder."
+            f"{folder} holds a {short(kind)} with {short(channels)} latent channels, and not the "
+            "AutoencoderKL of Stable Diffusion 1.5: give that one's folder."
         )
-    return _read_part(folder, AutoencoderKL).eval().requires_grad_(False)
+    return read_unet_or_vae(folder, AutoencoderKL)
 
 
 def _read_folder(folder: Path) -> Parts:
-    unet, vae, text_encoder = (
-        _read_part(folder / part, kind)
-        for part, kind in zip(_PARTS, (UNet2DConditionModel, AutoencoderKL, CLIPTextModel), strict=True)
+    return (
+        read_unet_or_vae(folder / "unet", UNet2DConditionModel),
+        read_unet_or_vae(folder / "vae", AutoencoderKL),
+        read_text_encoder(folder / "text_encoder"),
+        _prediction(folder),
     )
-    return unet, vae, text_encoder, _prediction(folder)
-
-
-def _read_part(folder: Path, kind):
-    try:
-        model, found = kind.from_pretrained(
-            folder, local_files_only=True, variant=_variant(folder), output_loading_info=True
-        )
-    except (OSError, RuntimeError, SafetensorError) as error:
-        raise ValueError(f"The weights in {folder} cannot be read ({error}): download them again.") from error
-    if found["missing_keys"]:
-        raise ValueError(f"The weights in {folder} lack {some(found['missing_keys'])}: download them again.")
-    return model
-
-
-def _variant(folder: Path) -> str | None:
-    """ "fp16" if the folder has its weights in that variant alone."""
-    weights = [path.name for path in folder.iterdir() if path.suffix in (".safetensors", ".bin")]
-    return "fp16" if weights and all(".fp16." in name for name in weights) else None

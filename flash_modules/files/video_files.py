@@ -10,6 +10,9 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from .containers import Unusable, reasons
+from .footage import Size
+from .pictures import upright
 from .whole import whole
 
 SUFFIXES = (".mp4", ".webp", ".gif")
@@ -17,16 +20,13 @@ SUFFIXES = (".mp4", ".webp", ".gif")
 _MAX_PIXELS = 512 * 512
 """The area that Stable Diffusion 1.5 knows best; a larger picture is made smaller unless a size is given."""
 
-Size = tuple[int, int]
-"""Width and height."""
-
 
 def read_picture(path: Path) -> Image.Image:
     """The picture as a person sees it: turned upright, in RGB. Raises ValueError if it cannot be read."""
     try:
-        with Image.open(path) as file:
-            return ImageOps.exif_transpose(file).convert("RGB")
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        with reasons():
+            return upright(path).convert("RGB")
+    except Unusable as error:
         raise ValueError(
             f"{path} cannot be read as a picture ({error}): give a PNG, JPEG or WebP file."
         ) from error

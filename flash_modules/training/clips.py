@@ -1,25 +1,18 @@
 """Clips to learn from: which files and folders they are, what is seen in them, and why some are left out."""
 
-import codecs
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from PIL import Image
 from torch import Tensor
 
-from ..files.clip_files import (
-    ANIMATION_SUFFIXES,
-    VIDEO_SUFFIXES,
-    Footage,
-    Size,
-    check_frames,
-    examine,
-    frame_paths,
-    natural_order,
-    read_frames,
-)
+from ..files.clip_files import VIDEO_SUFFIXES, check_frames, examine, read_frames
+from ..files.containers import reasons
+from ..files.footage import Footage, Size
+from ..files.pictures import ANIMATION_SUFFIXES, PICTURE_SUFFIXES, frame_paths, moves, natural_order
+from . import captions
+from .captions import caption_path, read_caption
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +23,8 @@ class Clip:
     action: str
     caption: str
     footage: Footage = field(repr=False)
+    caption_file: Path | None = None
+    """Where the caption was read; None if it is a prompt or the folder's name."""
 
     @property
     def num_frames(self) -> int:
@@ -55,6 +50,11 @@ class Clip:
         """Degrees, counterclockwise, by which the stored pictures are turned."""
         return self.footage.rotation
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was done to it, or is lost, that a person should know."""
+        return self.footage.notes
+
     def read(self, indices: Sequence[int], short_side: int | None = None) -> Tensor:
         """Frames (F, 3, H, W) in [0, 1]; those with a longer short side are made smaller to it."""
         try:
@@ -65,7 +65,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A clip that cannot be used."""
+    """A clip that cannot be used, or a file that is none."""
 
     path: Path
     reason: str
@@ -77,6 +77,8 @@ class Clips:
 
     used: tuple[Clip, ...]
     skipped: tuple[Skipped, ...]
+    others: tuple[Skipped, ...] = ()
+    """Files that are no clips, and captions of none."""
 
 
 def find_clips(
@@ -93,44 +95,31 @@ def find_clips(
     _check_folders(folders, prompts)
     used: list[Clip] = []
     skipped: list[Skipped] = []
+    others: list[Skipped] = []
     for index, folder in enumerate(folders):
         action = _action(folder)
         prompt = prompts[index if len(prompts) > 1 else 0] if prompts else action
-        before = len(used), len(skipped)
-        for path in _candidates(folder):
+        before = len(used), len(skipped), len(others)
+        paths = _candidates(folder)
+        others += _others(folder, paths)
+        for path in paths:
             try:
-                caption = read_caption(path) or prompt
-                used.append(Clip(path=path, action=action, caption=caption, footage=_footage(path)))
+                caption = read_caption(path)
+                used.append(
+                    Clip(
+                        path=path,
+                        action=action,
+                        caption=caption or prompt,
+                        footage=_footage(path),
+                        caption_file=caption_path(path) if caption else None,
+                    )
+                )
             except (ValueError, OSError) as error:
                 skipped.append(Skipped(path, str(error)))
             on_clip()
         if len(used) == before[0]:
-            raise ValueError(_nothing_usable(folder, skipped[before[1] :]))
-    return Clips(tuple(used), tuple(skipped))
-
-
-def read_caption(clip: Path) -> str | None:
-    """The text in the .txt file beside a clip, on one line; None if there is no such file.
-
-    A byte order mark tells UTF-8 or UTF-16. A file without one is UTF-8, and what is no valid UTF-8 is in
-    Windows' Western European (cp1252: Latin-1 with more letters).
-    """
-    path = clip.parent / f"{clip.name}.txt" if clip.is_dir() else clip.with_suffix(".txt")
-    if not path.is_file():
-        return None
-    data = path.read_bytes()
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        text = data.decode("utf-16", errors="replace")
-    else:
-        try:
-            text = data.decode("utf-8-sig")
-        except UnicodeDecodeError:
-            text = data.decode("cp1252", errors="replace")
-    if "\0" in text or "\N{REPLACEMENT CHARACTER}" in text:
-        raise ValueError(f"its caption {path.name} is no text that can be read: save it as UTF-8")
-    if not text.strip():
-        raise ValueError(f"its caption {path.name} is empty: write one, or delete the file to use the prompt")
-    return " ".join(text.split())
+            raise ValueError(_nothing_usable(folder, skipped[before[1] :], others[before[2] :]))
+    return Clips(tuple(used), tuple(skipped), tuple(others))
 
 
 def clip_hashes(clips: Sequence[Clip]) -> list[str]:
@@ -172,42 +161,93 @@ def _action(folder: Path) -> str:
 
 def _candidates(folder: Path) -> list[Path]:
     """What may be a clip: videos and folders of frames, else the folder itself if it is one."""
-    names = sorted((path for path in folder.iterdir() if not path.name.startswith(".")), key=natural_order)
-    found = [path for path in names if _is_video(path) or (path.is_dir() and _holds_clips_or_frames(path))]
+    found = [path for path in _listed(folder) if _is_video(path) or _holds_clips_or_frames(path)]
     return found or ([folder] if frame_paths(folder) else [])
 
 
-def _holds_clips_or_frames(folder: Path) -> bool:
-    return bool(frame_paths(folder)) or any(map(_is_video, folder.iterdir()))
+def _others(folder: Path, clips: Sequence[Path]) -> list[Skipped]:
+    """What else lies there and in its folders of frames, and why none of it is taken."""
+    places = [folder, *(clip for clip in clips if clip != folder and _holds_frames_alone(clip))]
+    found = [path for place in places for path in _listed(place) if path not in clips]
+    reasons = ((path, _why_not(path, clips, is_frame=path.parent in clips)) for path in found)
+    return [Skipped(path, reason) for path, reason in reasons if reason]
+
+
+def _why_not(path: Path, clips: Sequence[Path], *, is_frame: bool) -> str | None:
+    """Why a path is no clip; None if it is a caption, or a frame of a clip."""
+    suffix = path.suffix.lower()
+    if path.name.startswith("."):
+        return "its name begins with a dot, as hidden ones do"
+    if suffix in captions.SUFFIXES and not path.is_dir():
+        return captions.unmatched(path, clips)
+    if path.is_dir():
+        return "it is a folder without clips and pictures"
+    if not path.is_file():
+        return "it is no file, but a pipe, a socket, a device, or a link to nothing"
+    if suffix in PICTURE_SUFFIXES:
+        return None if is_frame else "it is a picture that stands still"
+    return "its name is not that of a picture" if is_frame else "its name is not that of a video"
+
+
+def _listed(folder: Path) -> list[Path]:
+    """What lies in a folder, without what systems leave there."""
+    found = [path for path in folder.iterdir() if path.name.casefold() not in _LEFT_BY_SYSTEMS]
+    return sorted((path for path in found if not path.name.startswith("._")), key=natural_order)
+
+
+_LEFT_BY_SYSTEMS = {".ds_store", "thumbs.db", "desktop.ini", ".directory", "__macosx"}
+
+
+def _holds_clips_or_frames(path: Path) -> bool:
+    """Whether it is a folder with something to look at; what cannot be opened is a clip that is refused."""
+    if path.name.startswith(".") or not path.is_dir():
+        return False
+    try:
+        return bool(frame_paths(path)) or any(map(_is_video, path.iterdir()))
+    except OSError:
+        return True
+
+
+def _holds_frames_alone(path: Path) -> bool:
+    try:
+        return path.is_dir() and not any(map(_is_video, path.iterdir()))
+    except OSError:
+        return False
 
 
 def _is_video(path: Path) -> bool:
-    """Whether the name is a video's; a WebP picture that stands still is a frame, and not a video."""
-    if path.name.startswith(".") or not path.is_file():
+    """Whether the name is a video's, or a picture's that moves; a WebP that stands still is a frame."""
+    suffix = path.suffix.lower()
+    if path.name.startswith(".") or path.is_dir():
         return False
-    return path.suffix.lower() in VIDEO_SUFFIXES + ANIMATION_SUFFIXES and not _is_still_webp(path)
-
-
-def _is_still_webp(path: Path) -> bool:
+    if suffix not in (".webp", ".png", ".avif"):
+        return suffix in VIDEO_SUFFIXES + ANIMATION_SUFFIXES
     try:
-        with Image.open(path) as file:
-            return file.format == "WEBP" and not getattr(file, "is_animated", False)
-    except OSError:
-        return False
+        with reasons():
+            return moves(path)
+    except ValueError:
+        return suffix == ".webp"
 
 
 def _footage(path: Path) -> Footage:
     if path.is_dir() and any(map(_is_video, path.iterdir())):
         raise ValueError("it is a folder of clips: give it as an action of its own")
-    footage = examine(path)
-    check_frames(path, footage)
-    return footage
+    return check_frames(path, examine(path))
 
 
-def _nothing_usable(folder: Path, skipped: Sequence[Skipped]) -> str:
-    if not skipped:
-        kinds = ", ".join(VIDEO_SUFFIXES + ANIMATION_SUFFIXES)
-        return f"{folder} holds no clips: put videos ({kinds}) or folders of pictures into it."
-    lines = [f"  {one.path.name}: {one.reason}" for one in skipped[:10]]
-    more = [f"  and {len(skipped) - 10} more"] if len(skipped) > 10 else []
-    return "\n".join([f"No clip in {folder} can be used:", *lines, *more])
+def _nothing_usable(folder: Path, skipped: Sequence[Skipped], others: Sequence[Skipped]) -> str:
+    listed = [*skipped, *others]
+    lines = [f"  {one.path.name}: {one.reason}" for one in listed[:10]]
+    more = [f"  and {len(listed) - 10} more"] if len(listed) > 10 else []
+    if skipped:
+        return "\n".join([f"No clip in {folder} can be used:", *lines, *more])
+    kinds = ", ".join(VIDEO_SUFFIXES + ANIMATION_SUFFIXES)
+    found = ["It holds:"] if lines else []
+    return "\n".join(
+        [
+            f"{folder} holds no clips: put videos ({kinds}) or folders of pictures into it.",
+            *found,
+            *lines,
+            *more,
+        ]
+    )

@@ -21,6 +21,18 @@ CODECS = {
     ".mkv": "h264",
     ".webm": "libvpx-vp9",
     ".avi": "mpeg4",
+    ".3gp": "h264",
+    ".3g2": "h264",
+    ".flv": "h264",
+    ".f4v": "h264",
+    ".wmv": "wmv2",
+    ".asf": "msmpeg4v3",
+    ".ts": "h264",
+    ".mts": "h264",
+    ".m2ts": "h264",
+    ".mpg": "mpeg2video",
+    ".mpeg": "mpeg1video",
+    ".vob": "mpeg2video",
 }
 
 

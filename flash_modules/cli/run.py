@@ -104,8 +104,13 @@ def listing(clips: Clips) -> Iterator[str]:
         captions = {clip.caption for clip in clips.used if clip.action == action}
         shown = f'"{min(captions)}"' if len(captions) == 1 else f"{len(captions)} captions"
         yield f"{action}: {count} clips, {shown}"
+    for clip in clips.used:
+        for note in clip.notes:
+            yield f"{clip.path.name}: {note}"
     for skipped in clips.skipped:
         yield f"Skipped {skipped.path.name}: {skipped.reason}"
+    for other in clips.others:
+        yield f"Left out {other.path.name}: {other.reason}"
 
 
 def train_and_write(

@@ -46,22 +46,27 @@ def preview_clips(
     *,
     seed: int,
     on_line: Callable[[str], None],
+    caption_note: Callable[[str], str | None] = lambda caption: None,
 ) -> Image.Image:
     """Say in lines what is taken of every clip, and draw some with their twins.
 
-    Frames and augmentation are one draw of the many that training makes.
+    Frames and augmentation are one draw of the many that training makes. `caption_note` says what is wrong
+    with a caption, if anything is.
     """
     shown = _shown(clips.used)
-    paths = [one.path for one in clips.used] + [one.path for one in clips.skipped]
+    paths = [one.path for one in clips.used]
+    paths += [one.path for one in (*clips.skipped, *clips.others)]
     width = max(map(len, map(_name, paths)))
     seen: list[_Seen] = []
     for index, clip in enumerate(clips.used):
         seen.append(_look(clip, sampling, augment, seeded(seed, "preview", index), index in shown))
         on_line(f"{_name(clip.path):{width}}  {_taken_line(seen[-1])}")
-        for note in seen[-1].notes:
+        for note in (*seen[-1].notes, *_caption_notes(clip, caption_note)):
             on_line(f"{'':{width}}  ! {note}")
     for one in clips.skipped:
         on_line(f"{_name(one.path):{width}}  skipped: {one.reason}")
+    for one in clips.others:
+        on_line(f"{_name(one.path):{width}}  left out: {one.reason}")
     for line in _summary(seen, clips.skipped, augment.size):
         on_line(line)
     return _sheet(seen)
@@ -85,8 +90,15 @@ def _look(
     return _Seen(clip, drawn.taken, notes, (original, twin))
 
 
+def _caption_notes(clip: Clip, caption_note: Callable[[str], str | None]) -> Iterator[str]:
+    note = caption_note(clip.caption)
+    if note:
+        yield f"{clip.caption_file.name}: {note}" if clip.caption_file else note
+
+
 def _notes(clip: Clip, taken: Taken, video_FCHW: Tensor, size: int) -> Iterator[str]:
-    """What the user may want to mend in this clip."""
+    """What the user may want to mend in this clip, and what was done to it."""
+    yield from clip.notes
     num_frames = len(taken.indices)
     repeats = _repeats(video_FCHW)
     if repeats == num_frames - 1:
@@ -113,6 +125,7 @@ def _repeats(video_FCHW: Tensor) -> int:
 def _taken_line(seen: _Seen) -> str:
     clip, taken = seen.clip, seen.taken
     turned = f", turned by {clip.rotation} degrees" if clip.rotation else ""
+    turned += ", mirrored" if clip.footage.mirrored else ""
     first, last = taken.indices[0], taken.indices[-1]
     return (
         f"{clip.size[0]}x{clip.size[1]}{turned}, {clip.num_frames} frames, {clip.duration:.1f} s, "

@@ -1,10 +1,13 @@
 """The command line of training: look at clips before anything is learned from them."""
 
 import argparse
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
 
+from ..backends.diffusers.sd15.load.captions import length_note, token_counter
 from ..files.video_files import write_picture
 from ..files.whole import check_place
 from ..flash.augment import AugmentConfig
@@ -30,6 +33,12 @@ def add_preview(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seed", type=int, default=0, help="another seed, other frames and colours (default %(default)s)"
     )
+    parser.add_argument(
+        "--tokenizer",
+        type=Path,
+        help="folder with vocab.json and merges.txt, to count the captions' tokens: 75 are read (without it "
+        "the least number is said)",
+    )
     parser.add_argument("--out", type=Path, required=True, help="the picture's file name; it ends in .png")
 
 
@@ -42,7 +51,8 @@ def add_clip_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         action="append",
         metavar="FOLDER",
-        help="videos, GIF and WebP too, or folders of pictures, of one action; give it again for another",
+        help="videos (mp4, mov, mkv, webm, avi, mpeg, ts, flv, wmv, gif, moving webp and png) or folders of "
+        "pictures, of one action; give it again for another",
     )
     clips.add_argument(
         "--prompt",
@@ -79,12 +89,27 @@ def look_for_clips(args: argparse.Namespace, *, silent: bool = False) -> Clips:
         return find_clips(args.clips, args.prompt, on_clip=bar.update)
 
 
+def captions(clips: Clips) -> Iterator[tuple[str, str]]:
+    """The clips' captions, with the file, or the words of a prompt, that each is known by."""
+    for clip in clips.used:
+        name = clip.caption_file and f"{clip.caption_file.parent.name}/{clip.caption_file.name}"
+        yield name or f"the prompt '{clip.caption[:40]}'", clip.caption
+
+
 def preview(args: argparse.Namespace) -> None:
     """Write the contact sheet and say what was found; all arguments are checked before a clip is read."""
     sampling, augment = sampling_config(args), AugmentConfig(size=args.size)
     check_seed(args.seed)
     _check_sheet_path(args.out)
-    sheet = preview_clips(look_for_clips(args), sampling, augment, seed=args.seed, on_line=_say)
+    count = token_counter(args.tokenizer) if args.tokenizer else None
+    sheet = preview_clips(
+        look_for_clips(args),
+        sampling,
+        augment,
+        seed=args.seed,
+        on_line=_say,
+        caption_note=partial(length_note, count=count),
+    )
     write_picture(args.out, sheet)
     _say(f"Wrote {args.out}")
 

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from ..animatediff.motion_file import read_motion
 from ..backends.diffusers.sd15 import find_base, load_base
+from ..backends.diffusers.sd15.load.captions import check_captions
 from ..backends.diffusers.sd15.train.action import DiffusersHost, action_training
 from ..files.video_files import fit_picture, read_picture
 from ..flash.augment import AugmentConfig
@@ -21,7 +22,7 @@ from ..flash.training.latent_pool import PoolConfig
 from ..flash.training.method import TRAINABLE, VARIANTS, MethodConfig
 from ..training.loop import LoopConfig
 from ..training.run_folder import SETTINGS, Progress, RunFolder, check_run_name
-from .clips import add_clip_arguments, check_seed, look_for_clips, sampling_config
+from .clips import add_clip_arguments, captions, check_seed, look_for_clips, sampling_config
 from .device import find_device
 from .needs import check_memory, needs, out_of_memory
 from .processes import AcceleratedProcesses
@@ -117,6 +118,7 @@ def train_action(args: argparse.Namespace) -> None:
         say(line)
     config = replace(config, dtype=find_dtype(args.dtype, processes.device))
     base = load_base(files)
+    check_captions(base, captions(clips))
     for path, note in ((args.motion, motion.note), (args.base, base.note)):
         if note:
             say(f"{path.name}: {note}")

@@ -22,12 +22,13 @@ from ..backends.diffusers.sd15 import (
     load_base,
     make_detail_decoder,
 )
+from ..files.footage import Size
 from ..files.video_files import (
     SUFFIXES,
-    Size,
     check_size,
     check_video_path,
     fit_picture,
+    frames_skipped,
     read_picture,
     video_size,
     write_video,
@@ -123,6 +124,11 @@ def animate(args: argparse.Namespace) -> None:
     _check_numbers(args)
     check_place(args.out)
     check_video_path(args.out)
+    if (step := frames_skipped(args.out, args.fps)) > 1:
+        _say(
+            f"Viewers show at most 50 frames of a {args.out.suffix} per second: of {step} one is written, and"
+            " the video lasts as long."
+        )
     files = find_base(args.base, args.tokenizer)
     image_1HWC = _first_frame(args.image, args.size, files)
     motion = read_motion(args.motion) if args.motion else None

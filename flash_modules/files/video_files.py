@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 
 import av
@@ -19,6 +19,8 @@ SUFFIXES = (".mp4", ".webp", ".gif")
 
 _MAX_PIXELS = 512 * 512
 """The area that Stable Diffusion 1.5 knows best; a larger picture is made smaller unless a size is given."""
+
+_ANIMATION_FPS = 50
 
 
 def read_picture(path: Path) -> Image.Image:
@@ -73,10 +75,18 @@ def check_video_path(path: Path) -> None:
         raise ValueError(f"{path} is a folder: give the name of a file in it, or of a folder to be made.")
 
 
+def frames_skipped(path: Path, fps: int) -> int:
+    """Of so many frames one is written: viewers show GIF and WebP frames below 20 ms for 100.
+
+    1 where all are written. The video lasts as long either way.
+    """
+    return -(-fps // _ANIMATION_FPS) if path.suffix.lower() in (".gif", ".webp") else 1
+
+
 def write_video(path: Path, frames: Iterable[Tensor], fps: int) -> None:
     """Write frames (H, W, 3) in [0, 1], in the format that the name ends in; without one, a folder of PNGs.
 
-    Whole or not at all. A folder must be a new one.
+    Whole or not at all. A folder must be a new one. See `frames_skipped`.
     """
     pictures = map(as_picture, frames)
     suffix = path.suffix.lower()
@@ -118,5 +128,23 @@ def _write_mp4(path: Path, pictures: Iterator[Image.Image], fps: int) -> None:
 
 
 def _write_animation(path: Path, pictures: Iterator[Image.Image], fps: int) -> None:
-    first = next(pictures)
-    first.save(path, save_all=True, append_images=pictures, duration=1000 / fps, loop=0, quality=90)
+    """Write GIF or WebP; a GIF counts hundredths of a second, so its frames differ by one."""
+    step = frames_skipped(path, fps)
+    pictures = islice(pictures, 0, None, step)
+    if path.suffix.lower() == ".gif":
+        pictures = _in_hundredths(pictures, fps / step)
+        first = next(pictures)
+        first.save(path, save_all=True, append_images=pictures, loop=0)
+    else:
+        first = next(pictures)
+        first.save(
+            path, save_all=True, append_images=pictures, duration=1000 * step / fps, loop=0, quality=90
+        )
+
+
+def _in_hundredths(pictures: Iterator[Image.Image], fps: float) -> Iterator[Image.Image]:
+    """Pictures with the milliseconds that each is shown, so that all together last as long as they should."""
+    for index, picture in enumerate(pictures):
+        start, end = (round(place * 100 / fps) * 10 for place in (index, index + 1))
+        picture.info["duration"] = end - start
+        yield picture

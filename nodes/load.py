@@ -25,7 +25,14 @@ class LoadMotionModule(io.ComfyNode):
             category="FLASH/loaders",
             description="Loads an AnimateDiff motion module for Stable Diffusion 1.5 from "
             "models/animatediff_models.",
-            search_aliases=["animatediff", "motion model", "video model", "mm_sd", "AnimateLCM"],
+            search_aliases=[
+                "AnimateDiff Loader",
+                "motion model",
+                "video model",
+                "v3_sd15_mm",
+                "mm_sd_v15",
+                "AnimateLCM",
+            ],
             inputs=[
                 io.Combo.Input(
                     "file_name",

@@ -2,8 +2,15 @@
 
 from comfy_api.latest import io
 
-from ..flash_modules.backends.comfy.sd15 import add_action, add_first_frame, add_motion
-from ..flash_modules.flash.first_frame import first_frame_latents
+from ..flash_modules.backends.comfy.notes import show_notes
+from ..flash_modules.backends.comfy.sd15 import (
+    add_action,
+    add_first_frame,
+    add_motion,
+    first_frame_notes,
+    start_latents,
+)
+from ..flash_modules.flash.first_frame import PROMISE
 from .sockets import Action, Motion
 
 
@@ -16,7 +23,7 @@ class ApplyMotionModule(io.ComfyNode):
             category="FLASH",
             description="Plain AnimateDiff: motion modules and their noise schedule, for text-to-video. "
             "To animate a picture, use Apply Action instead.",
-            search_aliases=["animatediff", "text to video", "t2v"],
+            search_aliases=["animatediff", "text to video", "txt2vid", "t2v", "video"],
             inputs=[
                 io.Model.Input("model", tooltip="A Stable Diffusion 1.5 checkpoint."),
                 Motion.Input("motion", tooltip="From Load Motion Module."),
@@ -38,7 +45,16 @@ class ApplyAction(io.ComfyNode):
             category="FLASH",
             description="Makes a checkpoint animate: motion modules, cross-frame attention to the first "
             "frame, and the learned action if one is connected.",
-            search_aliases=["animatediff", "animate", "image to video", "i2v", "human action", "motion"],
+            search_aliases=[
+                "animatediff",
+                "animate",
+                "image to video",
+                "img2vid",
+                "i2v",
+                "video",
+                "human action",
+                "motion",
+            ],
             inputs=[
                 io.Model.Input(
                     "model", tooltip="A Stable Diffusion 1.5 checkpoint. LoRAs may come before or after."
@@ -78,9 +94,17 @@ class FirstFrame(io.ComfyNode):
             node_id="FLASH_FirstFrame",
             display_name="First Frame (FLASH)",
             category="FLASH",
-            description="Makes a video start with exactly your picture: the model sees it free of noise at "
-            "every step, and it comes out unchanged as frame 0. Works with every sampler.",
-            search_aliases=["image to video", "i2v", "init image", "start frame", "reference"],
+            description="Makes a video start with your picture, which the model sees free of noise at every "
+            f"step: {PROMISE} with Detail Decode's keep_first_frame. Works with every sampler.",
+            search_aliases=[
+                "image to video",
+                "img2vid",
+                "i2v",
+                "video",
+                "init image",
+                "start frame",
+                "reference",
+            ],
             inputs=[
                 io.Model.Input("model", tooltip="From Apply Action."),
                 io.Latent.Input("reference", tooltip="Your picture, through VAE Encode."),
@@ -93,14 +117,16 @@ class FirstFrame(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Model.Output(tooltip="Bound to this picture. Use it with the latent beside it."),
+                io.Model.Output(tooltip="Bound to this picture. Connect both outputs to the same sampler."),
                 io.Latent.Output(
                     tooltip="Start latents of the video, for the sampler's latent_image at denoise 1."
                 ),
             ],
+            hidden=[io.Hidden.unique_id, io.Hidden.prompt],
         )
 
     @classmethod
     def execute(cls, model: io.Model.Type, reference: io.Latent.Type, frames: int) -> io.NodeOutput:
         bound = add_first_frame(model, reference["samples"])
-        return io.NodeOutput(bound, {"samples": first_frame_latents(reference["samples"], frames)})
+        show_notes(first_frame_notes(bound, frames, cls.hidden), cls.hidden)
+        return io.NodeOutput(bound, start_latents(reference["samples"], frames))

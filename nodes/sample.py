@@ -2,8 +2,9 @@
 
 from comfy_api.latest import io
 
-from ..flash_modules.backends.comfy.sd15 import sample_video
+from ..flash_modules.backends.comfy.sd15 import sample_video, sampled_video
 from ..flash_modules.flash.adain import AdaINConfig, adain
+from ..flash_modules.flash.first_frame import PROMISE
 from ..flash_modules.flash.sampling import SamplerConfig
 
 
@@ -16,14 +17,18 @@ class Sampler(io.ComfyNode):
             category="FLASH",
             description="Animates a picture in one node, as in the paper: DDIM, clean first frame, AdaIN. "
             "Use First Frame and KSampler instead for other samplers.",
-            search_aliases=["animate", "image to video", "i2v", "ddim", "ksampler"],
+            search_aliases=["animate", "image to video", "img2vid", "i2v", "video", "ddim", "ksampler"],
             inputs=[
                 io.Model.Input("model", tooltip="From Apply Action."),
                 io.Conditioning.Input(
                     "positive", tooltip='What happens, for example "a person is shooting a soccer ball".'
                 ),
                 io.Conditioning.Input("negative", tooltip="What to avoid. May be an empty prompt."),
-                io.Latent.Input("reference", tooltip="Your picture, through VAE Encode: it becomes frame 0."),
+                io.Latent.Input(
+                    "reference",
+                    tooltip=f"Your picture, through VAE Encode: {PROMISE} with Detail Decode's "
+                    "keep_first_frame.",
+                ),
                 io.Int.Input(
                     "frames",
                     default=SamplerConfig.num_frames,
@@ -104,4 +109,4 @@ class AdaINLatents(io.ComfyNode):
     @classmethod
     def execute(cls, latents: io.Latent.Type, strength: float) -> io.NodeOutput:
         style = AdaINConfig(strength=strength)
-        return io.NodeOutput({**latents, "samples": adain(latents["samples"], style)})
+        return io.NodeOutput({**latents, "samples": adain(sampled_video(latents), style)})

@@ -181,7 +181,10 @@ class Exam:
             latents_FCHW = training.animate_latents(picture_1HWC, standard.truths[0].caption, i, SAMPLER)
             for frames, scores in (
                 (decode_frames(vae, latents_FCHW), plain),
-                (decode_frames_with_details(vae, decoder, latents_FCHW, picture_1HWC), detailed),
+                (
+                    decode_frames_with_details(vae, decoder, latents_FCHW, picture_1HWC, keep_first=True),
+                    detailed,
+                ),
             ):
                 scores.append(score(torch.stack([*frames]), standard, looks_LE, reader=self.reader))
         return plain, detailed

@@ -4,6 +4,7 @@ import argparse
 import math
 import re
 import sys
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -37,6 +38,7 @@ from ..files.whole import check_place
 from ..flash.action_file import read_action
 from ..flash.adain import AdaINConfig
 from ..flash.decoder_file import read_detail_decoder
+from ..flash.first_frame import PROMISE
 from ..flash.sampling import SamplerConfig, sample_video
 from .device import DTYPES, find_device
 
@@ -70,6 +72,11 @@ def add_animate(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=1.0,
         help="how much of the detail decoder: 0 = off, 1 = all (default)",
+    )
+    models.add_argument(
+        "--keep-first-frame",
+        action="store_true",
+        help=f"{PROMISE} with this switch (the step to frame 1 may then be seen)",
     )
     video = parser.add_argument_group("video")
     video.add_argument("--image", type=Path, required=True, help="the picture, the first frame")
@@ -157,11 +164,14 @@ def animate(args: argparse.Namespace) -> None:
             style=style,
             on_step=bar.update,
         )
-    frames = (
+    kept_1HWC = image_1HWC[: 1 if args.keep_first_frame else 0]
+    latents_FCHW = latents_FCHW[len(kept_1HWC) :]
+    decoded = (
         decode_frames_with_details(vae, detail_decoder, latents_FCHW, image_1HWC, args.details)
         if detail_decoder
         else decode_frames(vae, latents_FCHW)
     )
+    frames = chain(kept_1HWC, decoded)
     write_video(args.out, tqdm(frames, total=args.frames, desc="Decoding", unit="frame"), args.fps)
     _say(f"Wrote {args.out}")
 

@@ -3,6 +3,12 @@
 import torch
 from torch import Tensor
 
+PROMISE = (
+    "frame 0's latent is your picture's, bit for bit; as pixels it is what the decoder makes of it, or your "
+    "picture itself"
+)
+"""Of frame 0, in the same words everywhere; then comes with which switch."""
+
 
 def replace_first_frame(video_FCHW: Tensor, frame_1CHW: Tensor) -> Tensor:
     """The video with frame 0 exchanged, as a new tensor. Leading axes (batches of videos) are allowed.

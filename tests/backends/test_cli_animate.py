@@ -74,7 +74,7 @@ def write_decoder(path: Path, vae: AutoencoderKL) -> None:
 def animate(files: Path, tmp_path: Path) -> Callable[..., int]:
     """Runs the command with arguments that work, except for those that are given; None leaves one out."""
 
-    def run(**changes: object) -> int:
+    def run(*flags: str, **changes: object) -> int:
         arguments = {
             "base": files / "base",
             "motion": files / "motion.safetensors",
@@ -88,7 +88,7 @@ def animate(files: Path, tmp_path: Path) -> Callable[..., int]:
             "out": tmp_path / "video.gif",
             **changes,
         }
-        return run_command("animate", arguments)
+        return run_command("animate", arguments, *flags)
 
     return run
 
@@ -144,20 +144,25 @@ def test_action_and_its_strength_change_the_video(
     assert videos[0] != videos[1]
 
 
-def test_details_are_brought_back_and_frame_0_is_the_picture(
+def test_details_are_brought_back_and_frame_0_is_decoded_or_the_picture(
     animate: Callable[..., int], files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    videos = []
-    for changes in ({}, {"details": 0.0}, {"decoder": None}):
-        assert (
-            animate(**{"decoder": files / "details.safetensors", "out": tmp_path / "v.webp", **changes}) == 0
-        )
-        with Image.open(tmp_path / "v.webp") as file:
-            videos.append([frame.convert("RGB").tobytes() for frame in ImageSequence.Iterator(file)])
-    detailed, plain_with_picture, plain = videos
-    assert detailed[0] == plain_with_picture[0] != plain[0]
-    assert detailed[1] != plain_with_picture[1] == plain[1]
+    def video(*flags: str, **changes: object) -> list[bytes]:
+        out = tmp_path / "v.webp"
+        assert animate(*flags, **{"decoder": files / "details.safetensors", "out": out, **changes}) == 0
+        with Image.open(out) as file:
+            return [frame.convert("RGB").tobytes() for frame in ImageSequence.Iterator(file)]
+
+    keep = "--keep-first-frame"
+    detailed, plain = video(), video(decoder=None)
     assert "details: 4 levels, warping and attention, for small VAE" in capsys.readouterr().err
+    assert video(details=0.0) == plain
+    assert detailed[0] != plain[0]
+    assert detailed[1] != plain[1]
+    detailed_kept, plain_kept = video(keep), video(keep, decoder=None)
+    assert detailed_kept[0] == plain_kept[0] != detailed[0]
+    assert plain_kept[0] != plain[0]
+    assert (detailed_kept[1:], plain_kept[1:]) == (detailed[1:], plain[1:])
 
 
 def test_a_decoder_for_another_vae_is_refused(

@@ -32,8 +32,13 @@ def whole_video(x_FCHW: Tensor, sigma_F: Tensor, conds: dict[str, list[dict]]) -
     return WholeVideo(x_FCHW, sigma_F, prompts)
 
 
-def check_windows(handler, num_frames: int, max_frames: int | None, *, needs_first: bool) -> None:
-    """Raise ValueError if the run would ask for more frames at a time than the motion knows."""
+def check_windows(
+    handler, num_frames: int, max_frames: int | None, *, needs_first: bool, frames_widget: str
+) -> None:
+    """Raise ValueError if the run would ask for more frames at a time than the motion knows.
+
+    `frames_widget` is where a user sets their number.
+    """
     windowed = handler is not None and (
         not isinstance(handler, IndexListContextHandler) or num_frames > handler.context_length
     )
@@ -41,8 +46,8 @@ def check_windows(handler, num_frames: int, max_frames: int | None, *, needs_fir
         if max_frames is not None and num_frames > max_frames:
             raise ValueError(
                 f"The video has {num_frames} frames, but this motion was trained with up to {max_frames}: "
-                f"lower the number of frames to {max_frames} or less, or add Context Windows (Manual) to the "
-                "model."
+                f"set {frames_widget} to {max_frames} or less, or put Context Windows (Manual) before the "
+                "sampler."
             )
         return
     if not isinstance(handler, IndexListContextHandler) or handler.dim != 0:
@@ -53,8 +58,8 @@ def check_windows(handler, num_frames: int, max_frames: int | None, *, needs_fir
     if max_frames is not None and handler.context_length + extra > max_frames:
         raise ValueError(
             f"Context windows of {handler.context_length} frames, each with one frame before them, are "
-            f"longer than the {max_frames} frames that this motion was trained with: set `context_length` to "
-            f"{max_frames - extra} or less."
+            f"longer than the {max_frames} frames that this motion was trained with: in Context Windows "
+            f"(Manual), set `context_length` to {max_frames - extra} or less."
         )
 
 

@@ -19,6 +19,8 @@ from ..weights import make_patcher
 
 _OTHER_SHAPE = 0.05
 """Ratios of width to height that differ by more are of another picture."""
+PLAIN_DECODE = "No detail decoder is connected, so this is VAE Decode."
+"""What a user may want to know of a decode without one."""
 _MEMORY = 1.4
 """What a frame takes, in parts of what the plain decode of it takes: 1.5 with the reference's features, which
 all frames share, as `make bench-details` counts."""
@@ -48,14 +50,25 @@ def _patcher(weights: DetailWeights, disable_dynamic: bool = False) -> ModelPatc
 
 
 def detail_decode(
-    vae: VAE, detail: LoadedDetail, latents_FCHW: Tensor, image: Tensor, strength: float, *, keep_first: bool
+    vae: VAE,
+    detail: LoadedDetail | None,
+    latents_FCHW: Tensor,
+    image: Tensor,
+    strength: float,
+    *,
+    keep_first: bool,
 ) -> Tensor:
     """Frames (F, H, W, 3) in [0, 1] of unscaled latents, with details of the picture (1, H, W, 3).
 
-    With `keep_first`, frame 0 is the picture itself. Raises ValueError if the parts do not fit together.
+    Without `detail` they are VAE Decode's. With `keep_first`, frame 0 is the picture itself. Raises
+    ValueError if the parts do not fit together.
     """
-    _check(vae, detail.weights, latents_FCHW)
+    _check(vae, latents_FCHW)
     picture_1HWC = _fit(image, vae, latents_FCHW)
+    if detail is None:
+        video = vae.decode(latents_FCHW)
+        return torch.cat([picture_1HWC.to(video), video[1:]]) if keep_first else video
+    check_vae(detail.weights, vae.get_sd())
     memory = _MEMORY * vae.memory_used_decode((1, *latents_FCHW.shape[1:]), vae.vae_dtype)
     comfy.model_management.load_models_gpu([vae.patcher, detail.patcher], memory_required=memory)
     at_once = max(1, int(vae.patcher.get_free_memory(vae.device) / memory))
@@ -74,7 +87,7 @@ def detail_decode(
     return video
 
 
-def _check(vae: VAE, weights: DetailWeights, latents: Tensor) -> None:
+def _check(vae: VAE, latents: Tensor) -> None:
     if not isinstance(vae.first_stage_model, AutoencoderKL) or vae.latent_channels != 4:
         raise ValueError(
             f"Detail Decode works with the VAE of Stable Diffusion 1.5, but this is "
@@ -86,7 +99,6 @@ def _check(vae: VAE, weights: DetailWeights, latents: Tensor) -> None:
             f"Detail Decode takes latents of Stable Diffusion 1.5, (frames, 4, height, width), but these are "
             f"{tuple(latents.shape)}: connect the video of a FLASH sampler."
         )
-    check_vae(weights, vae.get_sd())
 
 
 def _fit(image: Tensor, vae: VAE, latents: Tensor) -> Tensor:

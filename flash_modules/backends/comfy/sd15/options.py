@@ -55,6 +55,8 @@ class CleanFirstFrame:
     """The reference that a MODEL is bound to, as an unscaled latent."""
 
     latent_1CHW: Tensor
+    frames_widget: str
+    """Where a user sets the number of frames."""
 
     def z0(self, model) -> Tensor:
         """In the scale of the model's latents."""

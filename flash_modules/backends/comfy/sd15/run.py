@@ -9,6 +9,7 @@ from comfy.patcher_extension import WrappersMP
 
 from ....flash.first_frame import replace_first_frame
 from .context_windows import check_windows, run_window, whole_video
+from .links import check_run
 from .options import CROSS_FRAME, FIRST_FRAME, MOTION, RUN, VIDEO
 
 
@@ -29,6 +30,7 @@ def _outer_sample(executor, noise, latent_image, sampler, sigmas, denoise_mask, 
     guider = executor.class_obj
     options = guider.model_options["transformer_options"]
     first = options.get(FIRST_FRAME)
+    check_run(options, latent_image, denoise_mask)
     _check_video(options, noise.shape, guider.model_options.get("context_handler"))
     if first is None:
         return executor(noise, latent_image, sampler, sigmas, denoise_mask, callback, *rest, **kwargs)
@@ -42,21 +44,25 @@ def _check_video(options, shape, context_handler) -> None:
     num_frames = shape[0]
     if num_frames < 2:
         raise ValueError(
-            "The latent holds 1 frame, but a video needs 2 or more: raise `frames` in First Frame, or "
-            "`batch_size` in Empty Latent Image."
+            "The latent holds 1 frame, but a video needs 2 or more: connect the LATENT of First Frame to the "
+            "sampler, or raise the `batch_size` of Empty Latent Image."
         )
     first = options.get(FIRST_FRAME)
     if first is not None and first.latent_1CHW.shape[1:] != shape[1:]:
         height, width = first.latent_1CHW.shape[2:]
         raise ValueError(
             f"The first frame is {width} x {height} in latent pixels and the video is "
-            f"{shape[3]} x {shape[2]}: connect the latent that comes out of First Frame to the sampler, "
+            f"{shape[3]} x {shape[2]}: connect the LATENT of First Frame to the sampler, "
             "or use one more First Frame with a reference of the video's size."
         )
     plan = options.get(MOTION)
     needs_first = first is not None or CROSS_FRAME in options
     check_windows(
-        context_handler, num_frames, plan.config.max_frames if plan else None, needs_first=needs_first
+        context_handler,
+        num_frames,
+        plan.config.max_frames if plan else None,
+        needs_first=needs_first,
+        frames_widget=first.frames_widget if first else "the `batch_size` of Empty Latent Image",
     )
 
 

@@ -36,7 +36,7 @@ def sample_video(
         raise ValueError(
             "This MODEL has no motion: put Apply Action between the checkpoint and FLASH Sampler."
         )
-    m = add_first_frame(model, reference)
+    m = add_first_frame(model, reference, node="FLASH Sampler")
     latents = first_frame_latents(reference, config.num_frames)
     schedule = m.get_model_object("model_sampling")
     if len(schedule.sigmas) != NUM_TIMESTEPS:

@@ -33,7 +33,7 @@ def decode_frames_with_details(
     image_1HWC: Tensor,
     strength: float = 1.0,
     *,
-    keep_first: bool = True,
+    keep_first: bool = False,
 ) -> Iterator[Tensor]:
     """Pictures (H, W, 3) in [0, 1] of scaled latents, one after the other, with details of the first picture.
 

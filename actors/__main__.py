@@ -13,7 +13,7 @@ from flash_modules.files.video_files import SUFFIXES
 
 from .base import pretrain
 from .judge import reader_training
-from .studies import ablation, demo, details, page, redrawn
+from .studies import ablation, demo, details, page, redrawn, thumbnails
 from .studies.learning import write_clip
 from .world.actions import ACTIONS, EXTRA_MOTIONS
 from .world.clips import make_clip, make_cut_clip
@@ -79,6 +79,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     details.add_arguments(commands.add_parser("details", help="measure what a detail decoder brings back"))
     redrawn.add_arguments(commands.add_parser("redrawn", help="measure true videos, drawn again"))
+    thumbnails.add_arguments(
+        commands.add_parser("thumbnails", help="draw the cards of ComfyUI's templates into workflows/")
+    )
     return parser
 
 

@@ -38,8 +38,8 @@ class LoadMotionModule(io.ComfyNode):
                     "file_name",
                     options=model_files(MOTIONS),
                     display_name="motion module",
-                    tooltip="AnimateDiff v1, v2, v3 or AnimateLCM, or a diffusers MotionAdapter. "
-                    "v3_sd15_mm is a good first choice.",
+                    tooltip="AnimateDiff v1, v2, v3 or AnimateLCM, or a diffusers MotionAdapter, from "
+                    "models/animatediff_models. v3_sd15_mm is a good first choice.",
                 ),
                 io.Combo.Input(
                     "version",
@@ -82,7 +82,7 @@ class LoadAction(io.ComfyNode):
                     "file_name",
                     options=model_files(ACTIONS),
                     display_name="action",
-                    tooltip="A .safetensors file that FLASH training wrote.",
+                    tooltip="A .safetensors file that FLASH training wrote, from models/flash_actions.",
                 ),
             ],
             outputs=[
@@ -118,7 +118,8 @@ class LoadDetailDecoder(io.ComfyNode):
                     "file_name",
                     options=model_files(DECODERS),
                     display_name="decoder",
-                    tooltip="A .safetensors file that was trained for your checkpoint's VAE.",
+                    tooltip="A .safetensors file that was trained for your checkpoint's VAE, from "
+                    "models/flash_decoders.",
                 ),
             ],
             outputs=[

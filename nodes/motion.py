@@ -79,7 +79,7 @@ class ApplyAction(io.ComfyNode):
                     "above 1 = exaggerated.",
                 ),
             ],
-            outputs=[io.Model.Output(tooltip="Connect it to First Frame, or to FLASH Sampler.")],
+            outputs=[io.Model.Output(tooltip="Connect it to First Frame, or to FLASH Video Sampler.")],
         )
 
     @classmethod

@@ -13,7 +13,7 @@ class Sampler(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="FLASH_Sampler",
-            display_name="FLASH Sampler",
+            display_name="FLASH Video Sampler",
             category="FLASH",
             description="Animates a picture in one node, as in the paper: DDIM, clean first frame, AdaIN. "
             "Use First Frame and KSampler instead for other samplers.",

@@ -9,8 +9,10 @@ import execution
 import folder_paths
 import nodes
 import pytest
+from PIL import Image
 
 from flash_pack import nodes as pack_nodes
+from flash_pack.flash_modules.flash.first_frame import PROMISE
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
@@ -22,9 +24,9 @@ FILES = {
     "animatediff_models": "v3_sd15_mm.ckpt",
 }
 """Which the frontend can download."""
-TRAINED = {"flash_actions": "soccer-shoot.safetensors", "flash_decoders": "detail-decoder.safetensors"}
-"""Which users train themselves."""
-MUTED = 2
+TRAINED = {"flash_actions": "shooting.safetensors", "flash_decoders": "details.safetensors"}
+"""Which users train themselves, as the README's commands name them."""
+MUTED, BYPASSED = 2, 4
 
 
 @pytest.fixture(scope="module")
@@ -119,13 +121,14 @@ def test_values_stand_in_the_order_of_the_schema(path, node_types):
 @BY_NAME
 def test_api_form_says_the_same(path):
     workflow = read(path)
-    sources = {link[0]: [str(link[1]), link[2]] for link in workflow["links"]}
+    left_out = {node["id"] for node in workflow["nodes"] if node["mode"] in (MUTED, BYPASSED)}
+    sources = {link[0]: [str(link[1]), link[2]] for link in workflow["links"] if link[1] not in left_out}
     converted = {}
     for node in workflow["nodes"]:
-        if node["type"] not in NOTES and node["mode"] != MUTED:
+        if node["type"] not in NOTES and node["id"] not in left_out:
             named = node.get("widgets_values_named", {})
             inputs = {name: value for name, value in named.items() if name not in ONLY_IN_THE_FRONTEND}
-            inputs |= {i["name"]: sources[i["link"]] for i in node["inputs"] if i["link"] is not None}
+            inputs |= {i["name"]: sources[i["link"]] for i in node["inputs"] if i["link"] in sources}
             converted[str(node["id"])] = (node["type"], inputs)
     assert converted == {i: (node["class_type"], node["inputs"]) for i, node in api_form(path).items()}
 
@@ -156,6 +159,54 @@ def test_note_says_which_files_go_where(path):
             assert f"models/{folder}" in note["widgets_values"][0]
 
 
+@BY_NAME
+def test_every_file_can_be_got_or_made(path):
+    """The frontend offers it, or a command of the README writes it, or its own word says that any will do."""
+    readme = (ROOT / "README.md").read_text()
+    made = {
+        f"{name}.safetensors" for name in re.findall(r"train[^`]*? --out ([\w-]+)$", readme, re.MULTILINE)
+    }
+    assert made == set(TRAINED.values())
+    named = {
+        value
+        for node in read(path)["nodes"]
+        if node["type"] not in NOTES
+        for value in node.get("widgets_values") or []
+        if isinstance(value, str) and value.endswith((".safetensors", ".ckpt"))
+    }
+    assert named <= made | set(FILES.values())
+
+
+@BY_NAME
+def test_frame_0_is_decoded_in_new_graphs(path):
+    for node in read(path)["nodes"]:
+        if node["type"] == "FLASH_DetailDecode":
+            assert node["widgets_values_named"]["keep_first_frame"] is False
+
+
+def test_the_promise_of_frame_0_is_the_same_everywhere(our_nodes):
+    def promises(text):
+        return PROMISE in " ".join(text.replace("Frame 0's", "frame 0's").split())
+
+    nodes = {node.GET_SCHEMA().node_id: node.GET_SCHEMA() for node in our_nodes}
+    pages = [ROOT / "README.md"]
+    pages += [
+        ROOT / "web" / "docs" / f"FLASH_{name}.md" for name in ("FirstFrame", "Sampler", "DetailDecode")
+    ]
+    assert [page.name for page in pages if not promises(page.read_text())] == []
+    assert promises(nodes["FLASH_FirstFrame"].description)
+    assert any(promises(one.tooltip) for one in nodes["FLASH_Sampler"].inputs)
+    assert any(promises(one.tooltip) for one in nodes["FLASH_DetailDecode"].inputs)
+
+
+def test_every_template_has_a_card(node_classes):
+    for path in WORKFLOWS:
+        with Image.open(path.with_suffix(".jpg")) as card:
+            assert card.format == "JPEG"
+            assert card.width == card.height
+        assert path.with_suffix(".jpg").stat().st_size < 100_000
+
+
 def test_empty_folders_say_where_files_go(node_types, empty_folders):
     for node_id, folder in (
         ("FLASH_LoadMotionModule", "animatediff_models"),
@@ -164,7 +215,11 @@ def test_empty_folders_say_where_files_go(node_types, empty_folders):
     ):
         info = node_types[node_id].GET_NODE_INFO_V1()
         options = json.dumps(info["input"]["required"]["file_name"])
-        assert f"(none yet: put files into models/{folder})" in options
+        assert f"{folder} is empty" in options
+        tooltip = info["input"]["required"]["file_name"][1]["tooltip"]
+        assert f"models/{folder}" in tooltip
+        said = node_types[node_id].validate_inputs(f"{folder} is empty")
+        assert said == f"models/{folder} is empty: put a file there, press R and choose it."
 
 
 @BY_NAME

@@ -28,19 +28,25 @@ def register_folders() -> None:
 
 
 def model_files(key: str) -> list[str]:
-    """Names for a node's list; where there is no file, a line that says where files go."""
-    return folder_paths.get_filename_list(key) or [f"(none yet: put files into {_shown_folder(key)})"]
+    """Names for a node's list; where there is no file, a line that says so and fits into a node."""
+    return folder_paths.get_filename_list(key) or [_nothing_in(key)]
 
 
 def check_model_file(key: str, name: str) -> bool | str:
     """True if there is such a file, else a sentence, as a node's `validate_inputs` gives them."""
     if name in folder_paths.get_filename_list(key):
         return True
+    if name == _nothing_in(key):
+        return f"{_shown_folder(key)} is empty: put a file there, press R and choose it."
     return f"There is no file '{name}' in {_shown_folder(key)}: put it there, press R and choose it again."
 
 
 def model_path(key: str, name: str) -> Path:
     return Path(folder_paths.get_full_path_or_raise(key, name))
+
+
+def _nothing_in(key: str) -> str:
+    return f"{key} is empty"
 
 
 def _shown_folder(key: str) -> str:

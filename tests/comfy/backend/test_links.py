@@ -179,19 +179,19 @@ def test_first_frame_is_silent_where_all_is_well(notes_of, changes):
 @pytest.mark.parametrize("source", ["1", "2"])
 def test_first_frame_names_the_sampler_that_lacks_its_model(notes_of, source):
     (note,) = notes_of({"4": sampler((source, 0))})
-    assert note == "My sampler takes this LATENT, but another MODEL: connect this MODEL to it too."
+    assert note == "My sampler took this LATENT, but not this MODEL: it needs both."
 
 
 def test_first_frame_sees_through_nodes_on_the_latents_and_guiders(notes_of):
     wrong = CUSTOM | {"9": {"class_type": "LoraLoaderModelOnly", "inputs": {"model": ["2", 0]}}}
     (note,) = notes_of(wrong)
-    assert note.startswith("SamplerCustomAdvanced takes this LATENT")
+    assert note.startswith("SamplerCustomAdvanced took this LATENT")
 
 
 def test_first_frame_sees_a_merge_that_drops_it(notes_of):
     merge = {"class_type": "ModelMergeSimple", "inputs": {"model1": ["1", 0], "model2": ["3", 0]}}
     (note,) = notes_of({"4": sampler(("7", 0)), "7": merge})
-    assert "`model1` only" in note
+    assert note == "Before My sampler, a merge kept the picture of `model1`, which is not this one."
     merge["inputs"] = {"model1": ["3", 0], "model2": ["1", 0]}
     assert notes_of({"4": sampler(("7", 0)), "7": merge}) == []
 
@@ -203,13 +203,13 @@ def test_a_video_that_is_too_long_names_the_node_and_the_widget(
     with pytest.raises(ValueError, match=r"40 frames, .*: set First Frame's `frames` to 32 or less"):
         ksampler(bound, latent)
     given = (animated, prompts.positive, prompts.negative, {"samples": reference})
-    with pytest.raises(ValueError, match=r"40 frames, .*: set FLASH Sampler's `frames` to 32 or less"):
+    with pytest.raises(ValueError, match=r"40 frames, .*: set FLASH Video Sampler's `frames` to 32 or less"):
         nodes["Sampler"].execute(*given, 40, 1, 2, 7.5, 1.0)
 
 
 def test_first_frame_says_at_once_that_the_video_is_too_long(notes_of):
     (note,) = notes_of({}, frames=33)
-    assert "set `frames` to 32 or less" in note
+    assert note == "33 `frames` are more than the 32 that this motion knows."
 
 
 @pytest.mark.parametrize("frames", [32, 33])
@@ -228,5 +228,9 @@ def test_notes_stand_on_the_node_and_in_the_log(monkeypatch, caplog, nodes, anim
     nodes["FirstFrame"].execute(animated, {"samples": reference}, FRAMES)
     ((text, node_id),) = sent
     assert node_id == "3"
-    assert text.startswith("My sampler takes this LATENT")
+    assert text.startswith("My sampler took this LATENT")
     assert text in caplog.text
+    hidden.prompt = GRAPH
+    nodes["FirstFrame"].execute(animated, {"samples": reference}, FRAMES)
+    nodes["FirstFrame"].execute(animated, {"samples": reference}, FRAMES)
+    assert sent[1:] == [(" ", "3")], "a note of an earlier run is taken back, once"

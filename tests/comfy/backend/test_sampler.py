@@ -1,4 +1,4 @@
-"""FLASH Sampler against diffusers' DDIM, and AdaIN."""
+"""FLASH Video Sampler against diffusers' DDIM, and AdaIN."""
 
 import pytest
 import torch

@@ -174,8 +174,8 @@ def base() -> Iterator[Path]:
         motion = base / "models/animatediff_models/v3_sd15_mm.ckpt"
         write_checkpoint(checkpoint)
         write_motion(motion)
-        write_learned_action(base / "models/flash_actions/soccer-shoot.safetensors", motion)
-        write_decoder(base / "models/flash_decoders/detail-decoder.safetensors", checkpoint)
+        write_learned_action(base / "models/flash_actions/shooting.safetensors", motion)
+        write_decoder(base / "models/flash_decoders/details.safetensors", checkpoint)
         write_picture(base / "input/example.png")
         yield base
 

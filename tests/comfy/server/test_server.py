@@ -55,12 +55,21 @@ def assert_starts_with(frames: np.ndarray, picture: np.ndarray) -> None:
 
 @pytest.mark.parametrize("name", WORKFLOWS)
 def test_shipped_workflow_makes_a_video_that_starts_with_the_picture(
-    server, small_prompt, vae_round_trip, cut_picture, name
+    server, small_prompt, vae_round_trip, name
 ):
     prompt = small_prompt(name)
     history = server.finished(server.queue(prompt))
-    details = any(node["class_type"] == "FLASH_DetailDecode" for node in prompt.values())
-    assert_starts_with(frames_of(server.output(history)), cut_picture if details else vae_round_trip)
+    assert_starts_with(frames_of(server.output(history)), vae_round_trip)
+
+
+def test_details_come_with_the_decoder_and_the_picture_with_the_switch(server, small_prompt, cut_picture):
+    prompt = small_prompt("Perform-a-learned-action")
+    (decode,) = (node for node in prompt.values() if node["class_type"] == "FLASH_DetailDecode")
+    loader = {"class_type": "FLASH_LoadDetailDecoder", "inputs": {"file_name": "details.safetensors"}}
+    prompt["loader"] = loader
+    decode["inputs"] |= {"decoder": ["loader", 0], "keep_first_frame": True}
+    history = server.finished(server.queue(prompt))
+    assert_starts_with(frames_of(server.output(history)), cut_picture)
 
 
 def test_run_after_a_cancelled_one_works(server, small_prompt, vae_round_trip):

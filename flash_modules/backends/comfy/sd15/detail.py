@@ -19,7 +19,7 @@ from ..weights import make_patcher
 
 _OTHER_SHAPE = 0.05
 """Ratios of width to height that differ by more are of another picture."""
-PLAIN_DECODE = "No detail decoder is connected, so this is VAE Decode."
+PLAIN_DECODE = "No detail decoder is connected: this was VAE Decode."
 """What a user may want to know of a decode without one."""
 _MEMORY = 1.4
 """What a frame takes, in parts of what the plain decode of it takes: 1.5 with the reference's features, which

@@ -16,7 +16,9 @@ Link = list[Any]
 def first_frame_notes(model: ModelPatcher, num_frames: int, hidden) -> list[str]:
     """Sentences about what will go wrong after a First Frame that gives this MODEL, if something will.
 
-    `hidden` holds the node's own id and the prompt; without it (no server) there is nothing to tell.
+    They speak of the run that they were made in: ComfyUI does not run the node again when a link behind it is
+    mended, and its note may stay. `hidden` holds the node's own id and the prompt; without it (no server)
+    there is nothing to tell.
     """
     prompt, node_id = (hidden.prompt, hidden.unique_id) if hidden else (None, None)
     if not prompt or node_id not in prompt:
@@ -32,11 +34,7 @@ def _too_long(model: ModelPatcher, num_frames: int, prompt: Prompt, output: Link
         for node_id, node in prompt.items()
     )
     if plan is not None and num_frames > plan.config.max_frames and not windows:
-        yield (
-            f"This motion was trained with up to {plan.config.max_frames} frames: set `frames` to "
-            f"{plan.config.max_frames} or less, or put Context Windows (Manual) between this node and the "
-            "sampler."
-        )
+        yield f"{num_frames} `frames` are more than the {plan.config.max_frames} that this motion knows."
 
 
 def _forgotten(prompt: Prompt, sampler: str, model: Link) -> str:
@@ -46,11 +44,8 @@ def _forgotten(prompt: Prompt, sampler: str, model: Link) -> str:
         return ""
     name = _name(prompt, sampler)
     if any(_reaches(prompt, link, model, through_merges=True) for link in links):
-        return (
-            f"{name} gets this MODEL through a merge, which keeps the motion and picture of `model1` only: "
-            "connect it there."
-        )
-    return f"{name} takes this LATENT, but another MODEL: connect this MODEL to it too."
+        return f"Before {name}, a merge kept the picture of `model1`, which is not this one."
+    return f"{name} took this LATENT, but not this MODEL: it needs both."
 
 
 def _samplers_of(prompt: Prompt, latent: Link) -> Iterator[str]:

@@ -34,15 +34,15 @@ def sample_video(
     """
     if not model.get_additional_models_with_key(MOTION):
         raise ValueError(
-            "This MODEL has no motion: put Apply Action between the checkpoint and FLASH Sampler."
+            "This MODEL has no motion: put Apply Action between the checkpoint and FLASH Video Sampler."
         )
-    m = add_first_frame(model, reference, node="FLASH Sampler")
+    m = add_first_frame(model, reference, node="FLASH Video Sampler")
     latents = first_frame_latents(reference, config.num_frames)
     schedule = m.get_model_object("model_sampling")
     if len(schedule.sigmas) != NUM_TIMESTEPS:
         raise ValueError(
-            f"This MODEL's noise schedule has {len(schedule.sigmas)} levels, and FLASH Sampler's DDIM needs "
-            f"{NUM_TIMESTEPS}: remove the ModelSampling node (LCM), or use First Frame and KSampler."
+            f"This MODEL's noise schedule has {len(schedule.sigmas)} levels, and FLASH Video Sampler's DDIM "
+            f"needs {NUM_TIMESTEPS}: remove the ModelSampling node (LCM), or use First Frame and KSampler."
         )
     sigmas = torch.cat([schedule.sigmas[ddim_timesteps(config.steps)], schedule.sigmas.new_zeros(1)])
     samples = comfy.sample.sample_custom(

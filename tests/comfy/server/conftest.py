@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -147,6 +148,17 @@ def write_picture(path: Path) -> None:
     picture.save(path)
 
 
+def packed_files() -> list[str]:
+    """What `comfy node pack` would put into the package: git's files without those of .comfyignore."""
+
+    def git_files(*options: str) -> set[str]:
+        command = ["git", "ls-files", "--cached", "--others", *options]
+        return set(subprocess.check_output(command, cwd=ROOT, text=True).splitlines())
+
+    ignored = git_files("--ignored", "--exclude-from=.comfyignore")
+    return sorted(name for name in git_files("--exclude-standard") - ignored if (ROOT / name).is_file())
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for report in terminalreporter.stats.get("skipped", []):
         if "THE FRONTEND TESTS DID NOT RUN" in str(report.longrepr):
@@ -155,7 +167,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(scope="session")
 def base() -> Iterator[Path]:
-    """ComfyUI's base directory: this pack, and every file that the shipped workflows name."""
+    """ComfyUI's base directory: this pack as users get it, and every file that the workflows name."""
     with tempfile.TemporaryDirectory(prefix="flash-comfyui-") as folder:
         base = Path(folder)
         for name in (
@@ -169,7 +181,10 @@ def base() -> Iterator[Path]:
             "models/flash_decoders",
         ):
             (base / name).mkdir(parents=True)
-        (base / "custom_nodes" / "flash-animation").symlink_to(ROOT, target_is_directory=True)
+        for name in packed_files():
+            target = base / "custom_nodes" / "flash-animation" / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, target)
         checkpoint = base / "models/checkpoints/v1-5-pruned-emaonly-fp16.safetensors"
         motion = base / "models/animatediff_models/v3_sd15_mm.ckpt"
         write_checkpoint(checkpoint)
@@ -178,6 +193,11 @@ def base() -> Iterator[Path]:
         write_decoder(base / "models/flash_decoders/details.safetensors", checkpoint)
         write_picture(base / "input/example.png")
         yield base
+
+
+@pytest.fixture(scope="session")
+def package() -> list[str]:
+    return packed_files()
 
 
 @pytest.fixture(scope="session")

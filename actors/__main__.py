@@ -56,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     clips.add_argument(
         "--held-out-looks", action="store_true", help="only looks the small base has never seen"
     )
+    clips.add_argument("--close", action="store_true", help="film from nearby")
     clips.add_argument(
         "--cut", action="store_true", help="in frame 0 the person is elsewhere: to try detail decoders"
     )
@@ -97,7 +98,8 @@ def write_clips(args: argparse.Namespace) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     for i in tqdm(range(args.num), desc=args.action, unit="clip"):
         seed = args.seed * 1000 + i
-        motion, look = draw_motion(args.action, seed), draw_look(seed, args.held_out_looks)
+        motion = draw_motion(args.action, seed, args.close)
+        look = draw_look(seed, args.held_out_looks)
         make = make_cut_clip if args.cut else make_clip
         clip = make(motion, look, num_frames=args.frames, size=args.size)
         path = args.out / f"{args.action.replace(' ', '-')}-{i:03d}{args.suffix}"

@@ -87,6 +87,14 @@ def test_the_command_writes_cut_clips_too(tmp_path: Path) -> None:
     assert (plain[0] != cut[0]).any()
 
 
+def test_the_command_films_from_nearby(tmp_path: Path) -> None:
+    words = ["clips", "--action", "arm wave", "--num", "1", "--truth", "--seed", "2", "--out", str(tmp_path)]
+    assert main([*words, "--size", "96", "--close"]) == 0
+    written = np.load(tmp_path / "arm-wave-000.npz")["joints"]
+    clip = make_clip(draw_motion("arm wave", 2000, close=True), draw_look(2000), size=96)
+    np.testing.assert_array_equal(written, clip.joints_FPJ2)
+
+
 def test_a_bigger_picture_shows_the_same() -> None:
     small, big = clip_of("arm wave", size=64), clip_of("arm wave", size=192)
     np.testing.assert_allclose(small.joints_FPJ2 * 3, big.joints_FPJ2, atol=1e-3)

@@ -6,8 +6,9 @@ what is left of it divided by a small signal, and the model's error with it. Peo
 their errors count several times.
 """
 
-import copy
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from diffusers.training_utils import compute_snr
 from torch import Tensor, nn
 from transformers import CLIPTextModel
 
+from flash_modules.animatediff.motion_module import MotionModel
 from flash_modules.animatediff.noise_schedule import NUM_TIMESTEPS, Prediction
 from flash_modules.backends.diffusers.sd15 import AnimatedUNet, add_cross_frame_attention
 from flash_modules.backends.diffusers.sd15.call import Present
@@ -108,24 +110,15 @@ def train_pairs(
     """
     config = config or DiffusionConfig()
     unet, text_encoder = read_unet(out / "pictures").to(data.device).train(), read_text_encoder(out, data)
-    predict = _predict_pairs(unet)
 
     def loss_of_step(step: int, over: float) -> Tensor:
         draws = generator(seed, "pairs", step, data.device)
         batch = data.draw_pairs(config.pairs, draws, config.caption_drop)
         text_embeds = text_encoder(batch.tokens_BM).last_hidden_state
-        return first_frame_loss(predict, batch, config.figures, text_embeds, draws)
+        with pairs(unet) as predict:
+            return first_frame_loss(predict, batch, config.figures, text_embeds, draws)
 
     train(out / "pairs", nn.ModuleDict({"unet": unet}), loss_of_step, PAIRS, limit)
-
-
-def _predict_pairs(unet: UNet2DConditionModel) -> Predict:
-    """What is predicted of pairs of frames, the second of which sees the first.
-
-    The U-Net is for pairs afterwards.
-    """
-    read_first_frame(unet, Present(VideoCall(num_frames=2)))
-    return partial(predict_frames, unet)
 
 
 def picture_loss(
@@ -162,30 +155,34 @@ def _draw_noise(latents: Tensor, draws: torch.Generator) -> tuple[Tensor, Tensor
     return torch.randn(latents.shape, generator=draws, device=device), timestep_B
 
 
-@dataclass(frozen=True)
-class Views:
-    """One U-Net and one motion model in the ways they are trained; all share their weights."""
-
-    unet: UNet2DConditionModel
-    animated: AnimatedUNet
-    """Motion modules and plain attention: AnimateDiff."""
-    cross_frame: AnimatedUNet
-    """Motion modules and cross-frame attention: FLASH."""
-    predict_pairs: Predict
-    """Cross-frame attention alone, on two frames."""
+@contextmanager
+def pairs(unet: UNet2DConditionModel) -> Iterator[Predict]:
+    """The U-Net on pairs of frames, the second of which sees the first; it is what it was afterwards."""
+    undo = read_first_frame(unet, Present(VideoCall(num_frames=2)))
+    try:
+        yield partial(predict_frames, unet)
+    finally:
+        undo()
 
 
-def share_weights(unet: UNet2DConditionModel, seed: int) -> Views:
-    """The U-Net, unchanged, and copies of its layers on the same weights, with a new motion model."""
-    motion = new_motion(seed).to(unet.device)
-    weights = {id(weight): weight for weight in unet.parameters()}
-    plain, cross_frame, paired = (copy.deepcopy(unet, dict(weights)) for _ in range(3))
-    return Views(
-        unet,
-        animated=AnimatedUNet(plain, motion),
-        cross_frame=add_cross_frame_attention(AnimatedUNet(cross_frame, motion)),
-        predict_pairs=_predict_pairs(paired),
-    )
+@contextmanager
+def plain_clips(unet: UNet2DConditionModel, motion: MotionModel) -> Iterator[Predict]:
+    """The U-Net with motion modules and plain attention, AnimateDiff; it is what it was afterwards."""
+    model = AnimatedUNet(unet, motion)
+    try:
+        yield model.predict
+    finally:
+        model.remove()
+
+
+@contextmanager
+def cross_frame_clips(unet: UNet2DConditionModel, motion: MotionModel) -> Iterator[Predict]:
+    """The U-Net with motion modules and cross-frame attention, FLASH; it is what it was afterwards."""
+    model = add_cross_frame_attention(AnimatedUNet(unet, motion))
+    try:
+        yield model.predict
+    finally:
+        model.remove()
 
 
 def train_clips(
@@ -194,25 +191,26 @@ def train_clips(
     """Train motion modules and U-Net together on clips, from out/pairs into out/clips."""
     config = config or DiffusionConfig()
     text_encoder = read_text_encoder(out, data)
-    views = share_weights(read_unet(out / "pairs").to(data.device).train(), seed)
+    unet = read_unet(out / "pairs").to(data.device).train()
+    motion = new_motion(seed).to(data.device)
     ways = (
-        (data.draw_pictures, config.pictures, partial(picture_loss, views.unet)),
-        (data.draw_pairs, config.pairs, partial(first_frame_loss, views.predict_pairs)),
-        (data.draw_clips, config.clips, partial(plain_loss, views.animated.predict)),
-        (data.draw_clips, config.clips, partial(first_frame_loss, views.cross_frame.predict)),
+        (data.draw_pictures, config.pictures, lambda: nullcontext(unet), picture_loss),
+        (data.draw_pairs, config.pairs, lambda: pairs(unet), first_frame_loss),
+        (data.draw_clips, config.clips, lambda: plain_clips(unet, motion), plain_loss),
+        (data.draw_clips, config.clips, lambda: cross_frame_clips(unet, motion), first_frame_loss),
     )
     shares = [config.picture_steps, config.pair_steps, config.plain_steps]
     shares.append(1 - sum(shares))
 
     def loss_of_step(step: int, over: float) -> Tensor:
         draws = generator(seed, "clips", step, data.device)
-        ((draw, count, loss),) = random.Random(f"{seed} way {step}").choices(ways, shares)
+        ((draw, count, made_for_it, loss_of),) = random.Random(f"{seed} way {step}").choices(ways, shares)
         batch = draw(count, draws, config.caption_drop)
         text_embeds = text_encoder(batch.tokens_BM).last_hidden_state
-        return loss(batch, config.figures_at(over), text_embeds, draws)
+        with made_for_it() as model:
+            return loss_of(model, batch, config.figures_at(over), text_embeds, draws)
 
-    model = nn.ModuleDict({"unet": views.unet, "motion": views.animated.motion})
-    train(out / "clips", model, loss_of_step, CLIPS, limit)
+    train(out / "clips", nn.ModuleDict({"unet": unet, "motion": motion}), loss_of_step, CLIPS, limit)
 
 
 def read_unet(folder: Path) -> UNet2DConditionModel:

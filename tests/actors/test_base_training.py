@@ -14,15 +14,17 @@ from torch import Tensor
 from actors.base import diffusion, pool, vae
 from actors.base.diffusion import (
     DiffusionConfig,
+    cross_frame_clips,
     first_frame_loss,
-    share_weights,
+    pairs,
+    plain_clips,
     train_clips,
     train_pairs,
     train_pictures,
     velocity_error,
 )
 from actors.base.latents import Batch, Dataset
-from actors.base.models import new_unet, new_vae
+from actors.base.models import new_motion, new_unet, new_vae
 from actors.base.pool import ClipPool, PoolClip, covered, make_pool
 from actors.base.sizes import IMAGE_SIZE
 from actors.base.tokenizer import make_tokenizer
@@ -191,23 +193,35 @@ def test_clean_first_frame_is_out_of_the_loss() -> None:
     assert v_BFCHW.grad[:, 1:].all()
 
 
-def test_views_share_weights_and_only_two_are_animated() -> None:
-    unet = new_unet(0)
-    before = [name for name, _ in unet.named_parameters()]
-    views = share_weights(unet, 1)
-    for view in (views.animated, views.cross_frame):
-        assert view.motion is views.animated.motion
-        assert all(a is b for a, b in zip(unet.parameters(), view.unet.parameters(), strict=True))
-    assert [name for name, _ in unet.named_parameters()] == before
-    torch.nn.init.ones_(next(w for n, w in views.animated.motion.named_parameters() if "proj_out.w" in n))
-    latents_BFCHW, text_embeds = torch.randn(1, 3, 4, 4, 4), torch.randn(1, 32, 64)
+def test_one_unet_is_trained_in_each_way_and_is_then_what_it_was() -> None:
+    unet, motion = new_unet(0), new_motion(1)
+    torch.nn.init.ones_(next(w for n, w in motion.named_parameters() if "proj_out.w" in n))
+    latents_BFCHW, text_embeds = torch.randn(1, 2, 4, 4, 4), torch.randn(1, 32, 64)
     timestep = torch.tensor([500])
+
+    def plain() -> Tensor:
+        return unet(latents_BFCHW[0], 500, text_embeds.expand(2, -1, -1)).sample[None]
+
     with torch.no_grad():
-        plain = unet(latents_BFCHW[0], 500, text_embeds.expand(3, -1, -1)).sample[None]
-        animated = views.animated.predict(latents_BFCHW, timestep, text_embeds)
-        cross_frame = views.cross_frame.predict(latents_BFCHW, timestep, text_embeds)
-    assert not torch.allclose(plain, animated, atol=1e-3)
-    assert not torch.allclose(animated, cross_frame, atol=1e-3)
+        before, processors, names = plain(), unet.attn_processors, [*unet.state_dict()]
+        found = [before]
+        for way in (pairs(unet), plain_clips(unet, motion), cross_frame_clips(unet, motion)):
+            with way as predict:
+                found.append(predict(latents_BFCHW, timestep, text_embeds))
+            assert torch.equal(plain(), before)
+            assert all(unet.attn_processors[name] is there for name, there in processors.items())
+            assert [*unet.state_dict()] == names
+    for i, one in enumerate(found):
+        assert not any(torch.allclose(one, other, atol=1e-3) for other in found[:i])
+
+
+def test_a_step_that_fails_leaves_the_unet_as_it_was() -> None:
+    unet, motion = new_unet(0), new_motion(1)
+    for way in (pairs(unet), plain_clips(unet, motion), cross_frame_clips(unet, motion)):
+        with pytest.raises(Killed), way:
+            raise Killed
+    with plain_clips(unet, motion):  # it has no motion from before
+        pass
 
 
 def test_normalised_latents_have_spread_1_and_the_same_pictures(clips: ClipPool) -> None:

@@ -64,6 +64,11 @@ def test_the_least_number_is_never_too_many(tokenizer_folder: Path) -> None:
         assert least_tokens(text) <= count(text), text
 
 
+def test_names_that_are_no_text_are_counted_too(tokenizer_folder: Path) -> None:
+    assert token_counter(tokenizer_folder)("a\udcff b") == token_counter(tokenizer_folder)("a? b")
+    assert length_note("a\udcff b " * 9, None) is None
+
+
 @pytest.mark.parametrize(
     ("caption", "note"),
     [

@@ -22,7 +22,7 @@ def token_counter(folder: Path) -> Count:
             f"There is no tokenizer in {folder}: the folder must hold vocab.json and merges.txt."
         )
     tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
-    return lambda text: len(tokenizer(text).input_ids) - 2  # without the marks of beginning and end
+    return lambda text: _count(tokenizer, text)
 
 
 def length_note(caption: str, count: Count | None) -> str | None:
@@ -41,12 +41,17 @@ def length_note(caption: str, count: Count | None) -> str | None:
 def check_captions(base: Base, captions: Iterable[tuple[str, str]]) -> None:
     """Raise ValueError that names all captions which are too long for the base, as pairs (name, caption)."""
     longest = base.text_encoder.config.max_position_embeddings - 2
-    counted = {name: len(base.tokenizer(caption).input_ids) - 2 for name, caption in captions}
+    counted = {name: _count(base.tokenizer, caption) for name, caption in captions}
     long = [f"  {name}: {count}" for name, count in counted.items() if count > longest]
     if long:
         raise ValueError(
             "\n".join([f"Captions have more than the {longest} tokens that the base reads. Shorten:", *long])
         )
+
+
+def _count(tokenizer: CLIPTokenizer, text: str) -> int:
+    """Tokens without the marks of beginning and end; a folder's name may hold bytes that are no text."""
+    return len(tokenizer(text.encode(errors="replace").decode()).input_ids) - 2
 
 
 def least_tokens(text: str) -> int:
@@ -56,7 +61,9 @@ def least_tokens(text: str) -> int:
 
 def _likely_tokens(text: str) -> int:
     """A guess: long words are two tokens or more, and other scripts than Latin one for every two bytes."""
-    return sum(math.ceil(len(one.encode()) / (8 if one.isascii() else 2)) for one in _pieces(text))
+    return sum(
+        math.ceil(len(one.encode(errors="replace")) / (8 if one.isascii() else 2)) for one in _pieces(text)
+    )
 
 
 def _pieces(text: str) -> list[str]:

@@ -1,5 +1,6 @@
 # make test     core and backend tests, then the tests inside ComfyUI
 # make check    linters, types, import rules, then make test
+# make fuzz     read 2,400 spoiled files of every kind that users bring, each in a process of its own
 # make demo     learn an action from clips, animate pictures, write out/demo/index.html; ACTION="chopping wood"
 # make bench    time and memory of one generation
 # make bench-train    cost, time and memory of one step of training
@@ -11,9 +12,9 @@ PYTHON ?= python3
 ARGS ?=
 export COMFYUI_PATH ?= $(HOME)/comfy/ComfyUI
 COMFYUI_PYTHON ?= $(firstword $(wildcard $(COMFYUI_PATH)/.venv/bin/python) .venv/bin/python)
-TEST_FOLDERS = $(wildcard tests/core tests/backends tests/actors tests/benchmarks)
+TEST_FOLDERS = $(wildcard tests/core tests/backends tests/actors tests/benchmarks tests/old)
 
-.PHONY: test test-host check lint-imports demo bench bench-train bench-details bench-gpu clean
+.PHONY: test test-host fuzz check lint-imports demo bench bench-train bench-details bench-gpu clean
 
 test: .venv/ready
 	$(if $(TEST_FOLDERS),.venv/bin/pytest $(TEST_FOLDERS) $(ARGS),@echo "There are no tests/core and tests/backends.")
@@ -22,6 +23,9 @@ test: .venv/ready
 # Without a ComfyUI the tests are skipped, and tests/comfy/conftest.py says so.
 test-host: .venv/ready
 	"$(COMFYUI_PYTHON)" tests/run_in_host.py tests/comfy $(ARGS)
+
+fuzz: .venv/ready
+	.venv/bin/python tests/fuzz $(ARGS)
 
 check: .venv/ready
 	.venv/bin/ruff check .

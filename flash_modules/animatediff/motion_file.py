@@ -113,20 +113,21 @@ def _check_positions(positions: Mapping[str, Tensor], file_name: str) -> int:
                 f"{file_name} has {stored.shape[1]} positions ({name}): no motion module knows so many "
                 f"frames. {NEEDED}"
             )
-    check_numbers(positions, file_name)
-    for name, stored in positions.items():
-        if not _are_sine_waves(stored):
+        if not _have_a_shape_of_positions(stored) or not _are_sine_waves(stored, name, file_name):
             raise ValueError(
                 f"{file_name} has positions of its own ({name}) instead of AnimateDiff's sine waves. {NEEDED}"
             )
     return min((stored.shape[1] for stored in positions.values()), default=0)
 
 
-def _are_sine_waves(stored_1FC: Tensor) -> bool:
-    if stored_1FC.ndim != 3 or len(stored_1FC) != 1 or not 0 < stored_1FC.shape[2] <= _MAX_WIDTH:
+def _have_a_shape_of_positions(stored: Tensor) -> bool:
+    if stored.ndim != 3 or len(stored) != 1 or not stored.numel():
         return False
-    if stored_1FC.shape[2] % 2 or not stored_1FC.shape[1]:
-        return False
+    return stored.shape[2] <= _MAX_WIDTH and not stored.shape[2] % 2
+
+
+def _are_sine_waves(stored_1FC: Tensor, name: str, file_name: str) -> bool:
+    check_numbers({name: stored_1FC}, file_name)
     return torch.allclose(stored_1FC[0].float(), sinusoidal_positions(*stored_1FC.shape[1:]), atol=1e-2)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_MAX_OPERATIONS = 1_000_000
+_MAX_OPERATIONS = 400_000
 """Of one pickle, and entries that it copies; that of a whole Stable Diffusion has 40,000."""
 _MAX_DIRECTORY = 16 * 2**20
 """Bytes of a zip's list of entries; that of a whole Stable Diffusion has 100,000."""

@@ -71,6 +71,8 @@ def _read_safetensors(path: Path) -> tuple[Tensors, dict[str, str]]:
             names = list(file.keys())
             if len(names) > _MAX_TENSORS:
                 raise ValueError(f"{len(names)} tensors are more than any model has")
+            if max(map(len, names), default=0) > _MAX_NAME:
+                raise ValueError(f"a tensor's name has more than {_MAX_NAME} letters")
             return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
     except _SAFETENSORS_DAMAGE as error:
         raise ValueError(

@@ -104,7 +104,9 @@ def read_action(path: Path) -> Action:
     told = metadata.get("flash.kind", "")
     kind = next((kind for kind in KINDS if kind == told), None)
     if kind is None:
-        raise ValueError(f"{path.name} is a FLASH file of the kind '{told}', not an action: choose another.")
+        raise ValueError(
+            f"{path.name} is a FLASH file of the kind '{short(told)}', not an action: choose another."
+        )
     check_numbers(tensors, path.name)
     kv_diffs = {name.removesuffix(_DIFF): t for name, t in tensors.items() if name.endswith(_DIFF)}
     motion = {name: t for name, t in tensors.items() if ".motion_modules." in name}
@@ -164,7 +166,7 @@ def _refuse_missing(action: Action, missing: Collection[str]) -> None:
 def _not_an_action(file_name: str, metadata: Mapping[str, str]) -> str:
     if "flash.format" in metadata:
         return (
-            f"{file_name} is an action of format {metadata['flash.format']}, and this pack reads format "
+            f"{file_name} is an action of format {short(metadata['flash.format'])}, and this pack reads format "
             f"{FORMAT}: update ComfyUI-FLASH."
         )
     return (

@@ -42,7 +42,7 @@ def _try_words(tokenizer: CLIPTokenizer, num_words: int) -> None:
 
 @torch.inference_mode()
 def try_vae(vae: AutoencoderKL, path: Path) -> None:
-    """Encode and decode the smallest picture. Raises ValueError if that fails, or weights are not finite."""
+    """Try it on the smallest picture. Raises ValueError if that fails, or if weights are not finite."""
     check_numbers(dict(vae.named_parameters()), path.name)
     factor = 2 ** (len(vae.config.block_out_channels) - 1)
     with telling(f"The VAE in {path} is damaged: download it again"):

@@ -1,9 +1,16 @@
-"""The shipped workflows and help pages in ComfyUI's real frontend, in headless Chromium."""
+"""The shipped workflows and help pages in ComfyUI's real frontends, in headless Chromium.
+
+Beside the frontend that ComfyUI has, others are tried: folders with comfyui_frontend_package in them, named
+in COMFYUI_FRONTENDS or called `frontend*` beside ComfyUI's folder (`pip install --no-deps --target FOLDER
+comfyui-frontend-package==1.58.1`).
+"""
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -14,6 +21,8 @@ if CHROMIUM is None:
 
 ROOT = Path(__file__).resolve().parents[3]
 API = ROOT / "tests" / "comfy" / "api"
+OLD = ROOT / "tests" / "old" / "graphs"
+COMFYUI = Path(os.environ.get("COMFYUI_PATH") or Path.home() / "comfy" / "ComfyUI")
 WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
 BY_NAME = pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.stem)
 
@@ -21,7 +30,6 @@ READY = "() => window.app?.graph && window.app?.canvas && window.app?.extensionM
 HARMLESS = re.compile(
     r"user\.css|api/userdata|ComfyApp graph accessed before initialization"  # every new ComfyUI has these
     r"|huggingface\.co"  # the default graph asks for the sizes of its models
-    r"|workflow_templates/flash-animation/[\w-]+\.jpg"  # no thumbnail: there is a generic one
     r"|docs/\w+/en\.md"  # asked for before docs/<node>.md
 )
 
@@ -31,16 +39,47 @@ def browser():
     with sync_api.sync_playwright() as playwright:
         options = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
         options += ["--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+        options += ["--disable-features=LocalNetworkAccessChecks"]  # for pages that `serve` answers for
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
         yield browser
         browser.close()
 
 
+def other_frontends() -> list[Path]:
+    named = [Path(name) for name in os.environ.get("COMFYUI_FRONTENDS", "").split(os.pathsep) if name]
+    folders = named or sorted(COMFYUI.parent.glob("frontend*"))
+    return [folder / "comfyui_frontend_package" / "static" for folder in folders]
+
+
+@pytest.fixture(
+    params=[None, *other_frontends()], ids=lambda path: path.parents[1].name if path else "its own"
+)
+def frontend(request) -> Path | None:
+    """The static files of a frontend, or None for ComfyUI's own."""
+    return request.param
+
+
+def serve(context, frontend: Path) -> None:
+    """Let the browser get this frontend, and all else from the server, as `--front-end-root` does."""
+
+    def answer(route):
+        file = frontend / (urlsplit(route.request.url).path.lstrip("/") or "index.html")
+        if file.is_file():
+            route.fulfill(path=file)
+        else:
+            route.continue_()
+
+    context.route("**/*", answer)
+
+
 @pytest.fixture
-def page(server, browser):
+def page(server, browser, frontend):
     """A fresh tab; the test fails if the frontend reports an error."""
-    server.post("/settings", {"Comfy.TutorialCompleted": True})  # else the templates open by themselves
+    settings = {"Comfy.TutorialCompleted": True, "Comfy.VueNodes.Enabled": False}
+    server.post("/settings", settings)  # else the templates open by themselves
     context = browser.new_context(viewport={"width": 1600, "height": 1000})
+    if frontend:
+        serve(context, frontend)
     page = context.new_page()
     page.set_default_timeout(180_000)
     errors = []
@@ -72,13 +111,115 @@ def assert_no_errors(page) -> None:
     assert page.get_by_role("dialog").count() == 0
 
 
+def api_form(page) -> dict:
+    """The prompt that a run would send, without what only some frontends write: packs and their versions."""
+    form = json.loads(page.evaluate("async () => JSON.stringify((await app.graphToPrompt()).output)"))
+    return {i: node | {"_meta": {"title": node["_meta"]["title"]}} for i, node in form.items()}
+
+
+def use_vue_nodes(page, on: bool) -> None:
+    page.evaluate("on => app.extensionManager.setting.set('Comfy.VueNodes.Enabled', on)", on)
+    page.wait_for_timeout(2500)
+
+
+def set_mode(page, node_type: str, mode: int) -> None:
+    page.evaluate(
+        "([type, mode]) => { app.graph._nodes.find(node => node.type === type).mode = mode }",
+        [node_type, mode],
+    )
+
+
+def overlaps(page) -> list[list[str]]:
+    """Pairs of node types that cover each other by more than 2 pixels, as they are drawn."""
+    return page.evaluate(
+        """() => {
+            const drawn = [...document.querySelectorAll('[data-node-id]')], scale = app.canvas.ds.scale
+            const boxes = LiteGraph.vueNodesMode
+                ? drawn.map(e => [e.dataset.nodeId, e.getBoundingClientRect()])
+                    .map(([id, r]) => [id, r.x / scale, r.y / scale, r.width / scale, r.height / scale])
+                : app.graph._nodes.map(node => [String(node.id), ...node.boundingRect])
+            const type = id => app.graph._nodes.find(node => String(node.id) === id)?.type
+            const meet = (a, b, i) => Math.min(a[i] + a[i + 2], b[i] + b[i + 2]) - Math.max(a[i], b[i]) > 2
+            return boxes.flatMap((a, i) => boxes.slice(i + 1).filter(b => meet(a, b, 1) && meet(a, b, 2))
+                .map(b => [type(a[0]), type(b[0])]))
+        }"""
+    )
+
+
 @BY_NAME
 def test_link_opens_the_workflow(page, server, workflow):
     open_link(page, server, workflow)
-    made = json.loads(page.evaluate("async () => JSON.stringify((await app.graphToPrompt()).output)"))
-    assert made == json.loads((API / workflow.name).read_text()), (
-        f"The API form is out of date: {json.dumps(made)}"
+    assert api_form(page) == json.loads((API / workflow.name).read_text()), (
+        f"The API form is out of date: {json.dumps(api_form(page))}"
     )
+    # What is saved is what we ship: the same nodes in the same places, whatever each frontend adds to them.
+    kept = ("type", "pos", "mode", "widgets_values", "properties")
+
+    def nodes_of(graph: dict) -> list[dict]:
+        nodes = [{key: node.get(key) for key in kept} for node in graph["nodes"]]
+        for node in nodes:
+            node["pos"] = [round(value) for value in node["pos"]]
+            node["widgets_values"] = node["widgets_values"] or []
+            node["properties"] = {
+                key: value for key, value in node["properties"].items() if key not in ("cnr_id", "ver")
+            }
+        return sorted(nodes, key=json.dumps)
+
+    saved = json.loads(page.evaluate("() => JSON.stringify(app.graph.serialize())"))
+    assert nodes_of(saved) == nodes_of(json.loads(workflow.read_text()))
+
+
+@BY_NAME
+def test_no_node_covers_another(page, server, workflow):
+    open_link(page, server, workflow)
+    assert overlaps(page) == []
+    use_vue_nodes(page, True)
+    assert overlaps(page) == []
+
+
+def test_a_saved_graph_of_before_keeps_its_links_and_values(page, server):
+    """Of 0.1.0, when `decoder` was not optional and `keep_first_frame` was on."""
+    page.goto(server.url)
+    page.wait_for_function(READY)
+    page.wait_for_timeout(1500)  # until the frontend has opened its own graph
+    graph = json.loads((OLD / "Perform-a-learned-action.json").read_text())
+    page.evaluate("async graph => { await app.loadGraphData(graph, true, true, 'old') }", graph)
+    page.wait_for_function("() => app.graph._nodes.some(node => node.type === 'FLASH_DetailDecode')")
+    expected = json.loads((OLD / "Perform-a-learned-action.api.json").read_text())
+    assert expected["18"]["inputs"]["keep_first_frame"] is True
+    assert api_form(page) == expected
+
+
+def test_bypassing_a_loader_is_enough(page, server):
+    open_link(page, server, ROOT / "workflows" / "Perform-a-learned-action.json")
+
+    def inputs(node_type: str) -> dict:
+        (node,) = (node for node in api_form(page).values() if node["class_type"] == node_type)
+        return node["inputs"]
+
+    assert "decoder" not in inputs("FLASH_DetailDecode")
+    set_mode(page, "FLASH_LoadDetailDecoder", 0)
+    assert inputs("FLASH_DetailDecode")["decoder"] == ["17", 0]
+    set_mode(page, "FLASH_LoadAction", 4)
+    assert "action" not in inputs("FLASH_ApplyAction")
+    assert api_form(page)["7"]["inputs"]["text"] == "a person is shooting a soccer ball"
+
+
+def test_the_node_search_finds_ours(page, server):
+    page.goto(server.url)
+    page.wait_for_function(READY)
+    page.wait_for_timeout(1500)
+    page.evaluate("() => app.extensionManager.command.execute('Workspace.SearchBox.Toggle')")
+    for words, found in (
+        ("AnimateDiff Loader", "Load Motion Module (FLASH)"),
+        ("img2vid", "First Frame (FLASH)"),
+        ("video", "FLASH Video Sampler"),
+        ("v3_sd15", "Load Motion Module (FLASH)"),
+        ("vae decode", "Detail Decode (FLASH)"),
+    ):
+        page.locator("input[role=combobox]").fill(words)
+        ours = page.get_by_test_id("result-item").filter(has_text=found)
+        ours.first.wait_for(state="attached", timeout=20_000)
 
 
 def test_template_browser_opens_every_workflow(page, server):
@@ -91,8 +232,10 @@ def test_template_browser_opens_every_workflow(page, server):
         wait_for_nodes(page, workflow)
 
 
-def test_run_button_makes_a_video(page, server):
-    open_link(page, server, ROOT / "workflows" / "Animate-a-picture-one-node.json")
+@pytest.mark.parametrize("name", ["Animate-a-picture", "Animate-a-picture-one-node"])
+def test_run_button_makes_a_video_and_its_previews_cover_nothing(page, server, name):
+    open_link(page, server, ROOT / "workflows" / f"{name}.json")
+    page.evaluate("() => app.extensionManager.setting.set('Comfy.Execution.PreviewMethod', 'latent2rgb')")
     page.evaluate(
         """sizes => app.graph._nodes.flatMap(node => node.widgets ?? []).forEach(widget => {
             if (widget.name in sizes) widget.value = sizes[widget.name]
@@ -105,6 +248,9 @@ def test_run_button_makes_a_video(page, server):
     assert server.output(server.get("/history")[prompt_id]).suffix == ".mp4"
     page.locator("video").first.wait_for(state="attached")
     assert_no_errors(page)
+    for on in (False, True):
+        use_vue_nodes(page, on)
+        assert overlaps(page) == []
 
 
 def test_help_page_of_a_node_opens(page, server):

@@ -1,5 +1,6 @@
 """The committed small base, used as the product uses a base: it animates an actor's picture."""
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -32,6 +33,14 @@ DETAILS = FOLDER.parent / "details.safetensors"
 
 SAMPLER = SamplerConfig(num_frames=8, steps=20, cfg=1.5)
 """Twenty steps look like more here, and more guidance gives a figure colours that it does not have."""
+
+
+def image_size(folder: Path = FOLDER) -> int:
+    """Pixels on a side of the pictures that the base of a folder was trained on."""
+    configs = (folder / part / "config.json" for part in ("unet", "vae"))
+    unet, vae = (json.loads(file.read_text(encoding="utf-8")) for file in configs)
+    size: int = unet["sample_size"] * 2 ** (len(vae["block_out_channels"]) - 1)
+    return size
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from flash_modules.flash.decoder_file import read_detail_decoder
 from flash_modules.flash.training.method import VARIANTS, MethodConfig
 from flash_modules.training.run_folder import read_losses
 
-from ..base.small_base import DETAILS, FOLDER
+from ..base.small_base import DETAILS, FOLDER, image_size
 from ..judge.measures import Scores, gap_closed
 from ..judge.reader import Reader, load_reader
 from ..world.actions import HELD_OUT_ACTIONS
@@ -126,7 +126,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def ablate(args: argparse.Namespace) -> None:
     """Do what is not done yet, as long as time allows; print tables of all that is done, and draw one."""
     end = time.monotonic() + 3600 * args.hours
-    judge = Judge(load_reader(), args.base, args.decoder)
+    judge, size = Judge(load_reader(), args.base, args.decoder), image_size(args.base)
     plan = [*dict.fromkeys(_plan(args))]
     results: dict[str, list[Result]] = {}
     for name, action, seed in tqdm(plan, desc="Ablation", unit="run"):
@@ -139,6 +139,7 @@ def ablate(args: argparse.Namespace) -> None:
             seed=seed,
             num_clips=way.num_clips,
             steps=args.steps,
+            size=size,
         )
         whose = "all" if way.joint else _slug(action)
         folder = args.out / f"{whose}-{_slug(name)}-seed{seed}-{args.steps}"
@@ -174,13 +175,14 @@ class Judge:
     reader: Reader
     base: Path
     decoder: Path
-    make_exam: Callable[[str, Reader], Exam] = Exam
+    make_exam: Callable[..., Exam] = Exam
 
     def result(self, lesson: Lesson, action: str, folder: Path, *, trained: bool) -> Result:
         """The result of a lesson for an action, from its folder if it is there, else made and kept there."""
 
         def make() -> dict[str, Any]:
-            training, exam = prepare(lesson, folder, self.base), self.make_exam(action, self.reader)
+            training = prepare(lesson, folder, self.base)
+            exam = self.make_exam(action, self.reader, size=lesson.size)
             if trained:
                 learn(training, folder)
             decoder = make_detail_decoder(training.host.base.vae, read_detail_decoder(self.decoder))

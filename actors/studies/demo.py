@@ -20,7 +20,7 @@ from flash_modules.files.video_files import as_picture, write_picture, write_vid
 from flash_modules.training.run_folder import read_losses
 
 from ..base import small_base
-from ..base.small_base import DETAILS, FOLDER, MOTION
+from ..base.small_base import DETAILS, FOLDER, MOTION, image_size
 from ..judge.measures import Scores, gap_closed, mean_looks, read_standard, score
 from ..judge.reader import load_reader
 from ..world.actions import HELD_OUT_ACTIONS
@@ -90,9 +90,14 @@ class Demo:
     seed: int
 
     @cached_property
+    def size(self) -> int:
+        """Pixels on a side of clips and pictures."""
+        return image_size(FOLDER)
+
+    @cached_property
     def clips(self) -> list[Clip]:
         """What is learned from."""
-        lesson = Lesson(actions=(self.action,), seed=self.seed, num_clips=NUM_CLIPS)
+        lesson = Lesson(actions=(self.action,), seed=self.seed, num_clips=NUM_CLIPS, size=self.size)
         return [*lesson.clips[self.action]]
 
     @cached_property
@@ -105,13 +110,14 @@ class Demo:
         return [Subject(i, self._truths(seeds[i], look)) for i, look in enumerate(looks)]
 
     def _truths(self, seed: int, look: Look) -> list[Clip]:
-        return true_clips(draw_motion(self.action, seed), look, seed=seed, num=NUM_TRUTHS)
+        motion = draw_motion(self.action, seed, close=True)
+        return true_clips(motion, look, seed=seed, num=NUM_TRUTHS, size=self.size)
 
     def write_inputs(self) -> None:
         """Write the clips as videos with their captions, and the pictures."""
         (self.folder / "clips").mkdir(parents=True, exist_ok=True)
         for i, clip in enumerate(self.clips):
-            write_clip(self.folder / "clips" / f"{i}.mp4", clip)
+            write_clip(self.folder / "clips" / f"{i}.webp", clip)
         for subject in self.subjects:
             picture = as_picture(clip_video(subject.truths[0])[0])
             write_picture(self.folder / f"{subject.name}.png", picture)
@@ -133,7 +139,7 @@ class Demo:
     def _learn(self) -> list[str]:
         words = ["train", "--base", str(FOLDER), "--motion", str(MOTION)]
         words += ["--clips", str(self.folder / "clips")]
-        words += ["--size", "128", "--frames", "8", "--sampling", "whole", "--pool", str(POOL)]
+        words += ["--size", str(self.size), "--frames", "8", "--sampling", "whole", "--pool", str(POOL)]
         words += ["--steps", str(self.steps), "--lr", str(Lesson.learning_rate)]
         words += ["--cooldown", str(Lesson.cooldown), "--seed", str(self.seed)]
         return [*words, "--runs", str(self.folder), "--out", "learned"]

@@ -29,6 +29,7 @@ from flash_modules.flash.distortion import DistortionConfig, distort
 from flash_modules.training import clips as training_clips
 from flash_modules.training.sampling import SamplingConfig, seeded, take_frames
 
+from ..base.sizes import IMAGE_SIZE
 from ..base.small_base import FOLDER, SmallBase, load_small_base
 from ..world.actions import ACTIONS, HELD_OUT_ACTIONS
 from ..world.clips import make_clip
@@ -70,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--num", type=int, default=128, help="clips of actors, with those held out (default %(default)s)"
     )
-    parser.add_argument("--size", type=int, default=128, help="default %(default)s")
+    parser.add_argument("--size", type=int, default=IMAGE_SIZE, help="default %(default)s")
     parser.add_argument("--frames", type=int, default=8, help="taken of a clip (default %(default)s)")
     parser.add_argument(
         "--width", type=int, default=16, help="channels inside the branches (default %(default)s)"
@@ -89,7 +90,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def measure_details(args: argparse.Namespace) -> None:
     """Train and measure what is not done yet, and print the table."""
-    taught, unseen = split_clips(args.clips or write_actors(args.out / "clips", args.num))
+    taught, unseen = split_clips(args.clips or write_actors(args.out / "clips", args.num, args.size))
     sampling = SamplingConfig(num_frames=args.frames, stride=None)
     vae = load_vae(args.vae)
     base = load_small_base(args.vae) if args.clips is None and (args.vae / "unet").is_dir() else None
@@ -122,15 +123,16 @@ def measure_details(args: argparse.Namespace) -> None:
     print(table(rows))
 
 
-def write_actors(folder: Path, num: int) -> Path:
-    """Clips of actors: seen actions in seen looks; each 4th is a held-out action in a held-out look."""
+def write_actors(folder: Path, num: int, size: int = IMAGE_SIZE) -> Path:
+    """Clips of actors from nearby, in seen looks; each 4th shows a held-out action in a held-out look."""
     folder.mkdir(parents=True, exist_ok=True)
     seen = [action for action in ACTIONS if action not in HELD_OUT_ACTIONS]
     for i in range(num):
         held_out = i % 4 == 3
         action = HELD_OUT_ACTIONS[i // 4 % len(HELD_OUT_ACTIONS)] if held_out else seen[i % len(seen)]
-        clip = make_clip(draw_motion(action, 3 * 10**6 + i), draw_look(3 * 10**6 + i, held_out))
-        write_clip(folder / f"{i:03d}.mp4", clip)
+        motion, look = draw_motion(action, 3 * 10**6 + i, close=True), draw_look(3 * 10**6 + i, held_out)
+        clip = make_clip(motion, look, size=size)
+        write_clip(folder / f"{i:03d}.webp", clip)
     return folder
 
 

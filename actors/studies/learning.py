@@ -32,6 +32,7 @@ from flash_modules.training.loop import LoopConfig
 from flash_modules.training.run_folder import Progress, RunFolder
 from flash_modules.training.sampling import SamplingConfig, seeded
 
+from ..base.sizes import IMAGE_SIZE
 from ..base.small_base import FOLDER, MOTION, SAMPLER
 from ..judge.measures import Scores, Standard, mean_looks, read_standard, score
 from ..judge.reader import Reader
@@ -64,22 +65,27 @@ class Lesson:
     """Far above the paper's, whose 20,000 steps would take hours here."""
     cooldown: float = 0.5
     """Of so few steps half are spent on coming to rest: the loss in new looks falls by another 5 %."""
+    size: int = IMAGE_SIZE
+    """Pixels on a side of the clips; people are filmed from nearby, as the small base saw them."""
 
     @cached_property
     def clips(self) -> Mapping[str, Sequence[Clip]]:
         """What is learned from, by action."""
         seeds = range(1000 * self.seed, 1000 * self.seed + self.num_clips)
         return {
-            action: [make_clip(draw_motion(action, seed), draw_look(seed)) for seed in seeds]
+            action: [
+                make_clip(draw_motion(action, seed, close=True), draw_look(seed), size=self.size)
+                for seed in seeds
+            ]
             for action in self.actions
         }
 
     @property
     def config(self) -> ActionTrainingConfig:
         """The product's settings for it."""
-        num_frames, size, _, _ = self.clips[self.actions[0]][0].frames_FHW3.shape
+        num_frames = len(self.clips[self.actions[0]][0].frames_FHW3)
         return ActionTrainingConfig(
-            method=replace(self.method, augment=AugmentConfig(size=size)),
+            method=replace(self.method, augment=AugmentConfig(size=self.size)),
             sampling=SamplingConfig(num_frames=num_frames, stride=None),
             pool=PoolConfig(per_clip=POOL, renew_micro_batches=0),
             loop=LoopConfig(
@@ -93,7 +99,10 @@ class Lesson:
 
 
 def write_clip(path: Path, clip: Clip) -> None:
-    """Write the clip's pictures as a video, and its caption as text."""
+    """Write the clip's pictures as a video, and its caption as text.
+
+    As .webp it is the same file each time; H.264 of widths below 128 is not.
+    """
     write_video(path, (torch.from_numpy(frame) / 255 for frame in clip.frames_FHW3), clip.fps)
     path.with_suffix(".txt").write_text(clip.caption + "\n", encoding="utf-8")
 
@@ -104,7 +113,7 @@ def prepare(lesson: Lesson, folder: Path, base: Path = FOLDER) -> ActionTraining
     for where, taught in zip(folders, lesson.clips.values(), strict=True):
         where.mkdir(parents=True, exist_ok=True)
         for i, clip in enumerate(taught):
-            write_clip(where / f"{i:02d}.mp4", clip)
+            write_clip(where / f"{i:02d}.webp", clip)
     clips, motion = find_clips(folders).used, read_motion(base / MOTION.name)
     parts = load_base(find_base(base))
     return action_training(parts, "small base", motion, clips, lesson.config, torch.device("cpu"))
@@ -128,13 +137,21 @@ def learn(training: ActionTraining[DiffusersHost] | DetailTraining, folder: Path
 class Exam:
     """What a learned action is tried on: other performances, in looks that the small base has never seen."""
 
-    def __init__(self, action: str, reader: Reader, *, num_clips: int = 6, num_pictures: int = 3) -> None:
-        self.reader, self.num_pictures = reader, num_pictures
+    def __init__(
+        self,
+        action: str,
+        reader: Reader,
+        *,
+        size: int = IMAGE_SIZE,
+        num_clips: int = 6,
+        num_pictures: int = 3,
+    ) -> None:
+        self.reader, self.size, self.num_pictures = reader, size, num_pictures
         self.performances = [
-            (draw_motion(action, seed), draw_look(seed, held_out=True))
+            (draw_motion(action, seed, close=True), draw_look(seed, held_out=True))
             for seed in range(_UNSEEN, _UNSEEN + max(num_clips, num_pictures))
         ]
-        self.clips = [make_clip(*performance) for performance in self.performances[:num_clips]]
+        self.clips = [make_clip(*performance, size=size) for performance in self.performances[:num_clips]]
 
     @torch.inference_mode()
     def denoising_error(self, training: ActionTraining[DiffusersHost]) -> float:
@@ -162,7 +179,7 @@ class Exam:
     def standards(self) -> Sequence[Standard]:
         """True continuations of the pictures, one after the other."""
         return [
-            read_standard(true_clips(motion, look, seed=i), reader=self.reader)
+            read_standard(true_clips(motion, look, seed=i, size=self.size), reader=self.reader)
             for i, (motion, look) in enumerate(self.performances[: self.num_pictures])
         ]
 

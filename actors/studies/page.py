@@ -55,7 +55,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pictures", type=int, default=2, help="animated per action (default %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="other pictures (default %(default)s)")
     parser.add_argument("--device", type=torch.device, default="cpu", help="default %(default)s")
-    parser.add_argument("--close", action="store_true", help="film from nearby")
+    parser.add_argument(
+        "--close",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="film from nearby, as the base saw people (default), or not",
+    )
     parser.add_argument("--sheet", type=Path, help="also a picture: a video of each action below its truth")
 
 

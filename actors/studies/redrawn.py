@@ -36,7 +36,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=print_table)
     parser.add_argument("--base", type=Path, default=FOLDER, help="the small base (default %(default)s)")
     parser.add_argument("--device", type=torch.device, default="cpu", help="default %(default)s")
-    parser.add_argument("--close", action="store_true", help="film from nearby")
+    parser.add_argument(
+        "--close",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="film from nearby, as the base saw people (default), or not",
+    )
     parser.add_argument("--pictures", type=int, default=3, help="for each action (default %(default)s)")
 
 

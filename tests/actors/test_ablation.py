@@ -81,6 +81,15 @@ def test_the_exam_is_the_same_each_time_and_holds_other_clips_in_other_looks(
     assert not {clip.motion for clip in taught} & {clip.motion for clip in exam.clips}
 
 
+def test_clips_and_pictures_are_filmed_from_nearby_in_the_size_asked_for(reader: Reader) -> None:
+    lesson = Lesson(actions=("arm wave",), num_clips=1, size=64)
+    exam = Exam("arm wave", reader, size=64, num_clips=1, num_pictures=1)
+    for clip in (*lesson.clips["arm wave"], *exam.clips, *exam.standards[0].truths):
+        assert clip.motion.camera.close
+        assert clip.frames_FHW3.shape[1:3] == (64, 64)
+    assert lesson.config.method.augment.size == 64
+
+
 def test_seeds_are_other_clips() -> None:
     captions = [
         [clip.caption for clip in Lesson(actions=("arm wave",), seed=seed, num_clips=3).clips["arm wave"]]

@@ -15,6 +15,7 @@ from actors.base import export
 from actors.base.pool import PoolClip, actor_clip
 from actors.base.pretrain import MINUTES, STAGES, Pretraining
 from actors.base.sizes import IMAGE_SIZE, LATENT_SIZE, NUM_FRAMES
+from actors.base.small_base import image_size, load_small_base
 from actors.base.tokenizer import make_tokenizer, tokens_of
 from actors.base.training import Limit, averaged_weights
 from actors.world.actions import HELD_OUT_ACTIONS
@@ -77,6 +78,10 @@ def test_export_that_is_too_large_is_refused(out: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(export, "MAX_MEGABYTES", 1.0)
     with pytest.raises(ValueError, match="at most 1 MB go into the repository"):
         export._check_size(out / "export")
+
+
+def test_the_size_of_its_pictures_is_known_with_and_without_loading_it(out: Path) -> None:
+    assert image_size(out / "export") == load_small_base(out / "export").size == IMAGE_SIZE
 
 
 def test_animate_makes_a_video_with_the_export(out: Path, tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def test_a_page_comes_out_and_again_the_same(small_world: Path) -> None:
         assert main([*WORDS, "--out", str(out)]) == 0
         pages.append((out / "index.html").read_text().replace(str(out), "OUT"))
         with Image.open(out / "demo.webp") as overview:
-            assert (overview.size, overview.n_frames) == ((4 * 128, 128), 8)
+            assert (overview.size, overview.n_frames) == ((4 * 96, 96), 8)
     assert pages[0] == pages[1]
     text = pages[0]
     assert text.count("<img") == 4 + 2  # a picture, its truth, before, after; two clips
@@ -98,4 +98,4 @@ def test_pictures_are_of_others_than_the_clips_and_the_last_in_an_unseen_style(t
     shown.write_inputs()
     for subject in shown.subjects:
         picture = torch.tensor(list(Image.open(tmp_path / f"{subject.name}.png").tobytes()))
-        assert torch.equal(picture.view(128, 128, 3), (clip_video(subject.truths[0])[0] * 255).long())
+        assert torch.equal(picture.view(96, 96, 3), (clip_video(subject.truths[0])[0] * 255).long())

@@ -141,7 +141,7 @@ def test_frames_that_the_base_draws_again_are_measured_too(
 
 def test_a_base_draws_more_anew_where_more_noise_was() -> None:
     base = load_small_base()
-    clip = make_clip(draw_motion("sprint run", 1), draw_look(1))
+    clip = make_clip(draw_motion("sprint run", 1, close=True), draw_look(1), size=base.size)
     true_FCHW = encode_picture(base.base.vae, clip_video(clip))
     errors = []
     for timestep in (51, 251):

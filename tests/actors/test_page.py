@@ -31,18 +31,7 @@ def test_the_page_and_its_picture_show_every_action_beside_its_truth(
 
     monkeypatch.setattr(page, "draw_samples", draw_samples)
     out, sheet = tmp_path / "page.html", tmp_path / "sheet.png"
-    words = [
-        "page",
-        "--base",
-        str(tiny_base),
-        "--pictures",
-        "1",
-        "--out",
-        str(out),
-        "--sheet",
-        str(sheet),
-        "--close",
-    ]
+    words = ["page", "--base", str(tiny_base), "--pictures", "1", "--out", str(out), "--sheet", str(sheet)]
     assert main(words) == 0
     text = out.read_text()
     assert all(f"{action} (" in text for action in page.ACTIONS)

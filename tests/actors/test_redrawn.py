@@ -58,4 +58,4 @@ def test_what_the_noise_tells_is_the_log_likelihood_ratio_of_the_nearest_other_t
 
 def test_a_timestep_between_those_of_the_sampler_is_refused() -> None:
     with pytest.raises(ValueError, match=r"drawn again from the timesteps .*251.* not from 300\."):
-        load_small_base().redraw(torch.zeros(2, 4, 16, 16), "", 0, 300)
+        load_small_base().redraw(torch.zeros(2, 4, 24, 24), "", 0, 300)

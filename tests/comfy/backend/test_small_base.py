@@ -22,6 +22,7 @@ from flash_pack.flash_modules.training.sampling import SamplingConfig
 
 FOLDER = Path(__file__).resolve().parents[3] / "actors" / "weights" / "base"
 MOTION = "motion.safetensors"
+LATENT_SIZE = json.loads((FOLDER / "unet" / "config.json").read_text())["sample_size"]
 
 
 @pytest.fixture
@@ -114,7 +115,7 @@ def test_it_animates_in_comfyui_as_without(flash, small_base, action, sample, as
     net = diffusers.add_action(base.unet, flash.motion_file.read_motion(FOLDER / MOTION), action)
     texts = "a person is sprinting, red shirt, beach", ""
     prompt, negative = (diffusers.encode_prompt(base, text).clone() for text in texts)
-    z0 = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(3))
+    z0 = torch.randn(1, 4, LATENT_SIZE, LATENT_SIZE, generator=torch.Generator().manual_seed(3))
     wanted = flash.sampling.sample_video(
         net.predict,
         z0,
@@ -135,7 +136,7 @@ def test_it_animates_in_comfyui_as_without(flash, small_base, action, sample, as
         steps=8,
         cfg=4.0,
         seed=7,
-        latents=torch.zeros(8, 4, 16, 16),
+        latents=torch.zeros(8, 4, LATENT_SIZE, LATENT_SIZE),
         positive=[[prompt, {}]],
         negative=[[negative, {}]],
     )
@@ -153,7 +154,7 @@ def test_our_nodes_make_the_video_of_the_command_line(
         monkeypatch.setitem(folder_paths.folder_names_and_paths, key, ([str(file.parent)], {".safetensors"}))
     base = diffusers.load_base(diffusers.find_base(FOLDER))
     prompt, negative = (diffusers.encode_prompt(base, text).clone() for text in ("a person turns", ""))
-    z0 = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(5))
+    z0 = torch.randn(1, 4, LATENT_SIZE, LATENT_SIZE, generator=torch.Generator().manual_seed(5))
     frames, steps, seed, cfg, strength = 8, 8, 11, 1.5, 0.2
 
     nodes = {name: node.execute for name, node in node_classes.items() if "FLASH" in name}

@@ -166,8 +166,8 @@ def _refuse_missing(action: Action, missing: Collection[str]) -> None:
 def _not_an_action(file_name: str, metadata: Mapping[str, str]) -> str:
     if "flash.format" in metadata:
         return (
-            f"{file_name} is an action of format {short(metadata['flash.format'])}, and this pack reads format "
-            f"{FORMAT}: update ComfyUI-FLASH."
+            f"{file_name} is an action of format {short(metadata['flash.format'])}, and this pack reads "
+            f"format {FORMAT}: update ComfyUI-FLASH."
         )
     return (
         f"{file_name} is not a FLASH action (its header does not say so): choose a file that FLASH trained."

@@ -78,8 +78,8 @@ def read_detail_decoder(path: Path) -> DetailWeights:
         )
     if metadata.get("flash.format") != FORMAT:
         raise ValueError(
-            f"{path.name} is a detail decoder of format {short(metadata.get('flash.format'))}, and this pack reads "
-            f"format {FORMAT}: update ComfyUI-FLASH."
+            f"{path.name} is a detail decoder of format {short(metadata.get('flash.format'))}, and this pack "
+            f"reads format {FORMAT}: update ComfyUI-FLASH."
         )
     check_numbers(tensors, path.name)
     config, vae_name = _parse_header(metadata, path.name)

@@ -124,10 +124,10 @@ def measure(kind: Kind, folder: Path, trap: Path) -> int:
     return outcome.rss + GIB
 
 
-def counts(kinds: Sequence[Kind], total: int) -> dict[str, int]:
-    """How many files of each kind."""
+def counts(kinds: Sequence[Kind], total: int, least: int) -> dict[str, int]:
+    """How many files of each kind: all attacks, and so many others."""
     shares = sum(kind.share for kind in kinds)
-    return {kind.name: max(len(kind.attacks) + 5, round(total * kind.share / shares)) for kind in kinds}
+    return {kind.name: max(len(kind.attacks) + least, round(total * kind.share / shares)) for kind in kinds}
 
 
 def fuzz(
@@ -136,11 +136,12 @@ def fuzz(
     total: int,
     seed: int,
     on_file: Callable[[Kind, int, Outcome, str], object],
+    least: int = 20,
 ) -> dict[str, Counter[str]]:
     """Try so many files, spread over the kinds; what became of them, by kind."""
     table: dict[str, Counter[str]] = {}
     trap = folder / "good" / "trap"
-    for kind, count in zip(kinds, counts(kinds, total).values(), strict=True):
+    for kind, count in zip(kinds, counts(kinds, total, least).values(), strict=True):
         table[kind.name] = Counter()
         most_rss = measure(kind, folder / "measure" / kind.name.replace("/", " "), trap)
         for number in range(count):

@@ -67,8 +67,8 @@ class Kind:
     """Whole files that are tried as they are."""
 
 
-def make_kinds(folder: Path) -> list[Kind]:
-    """A good file of each kind in the folder, small."""
+def make_kinds(folder: Path, large: int = 10**9) -> list[Kind]:
+    """A good file of each kind in the folder, small; bombs unpack to so many bytes."""
     torch.set_num_threads(1)
     motion = small_motion()
     _make_base(folder / "base")
@@ -83,7 +83,7 @@ def make_kinds(folder: Path) -> list[Kind]:
     write_decoder(folder / "details.safetensors", small_vae())
     _make_bin_base(folder / "base", folder / "base-bin")
     save_file(small_vae().state_dict(), folder / "vae.safetensors")
-    attacks = tuple(pickle_attacks(dict(motion.tensors), folder / "trap"))
+    attacks = tuple(pickle_attacks(dict(motion.tensors), folder / "trap", large))
 
     def read_base(path: Path) -> None:
         files = find_base(path) if path.is_dir() else find_base(path, tokenizer)

@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -83,7 +84,8 @@ def make_kinds(folder: Path, large: int = 10**9) -> list[Kind]:
     write_decoder(folder / "details.safetensors", small_vae())
     _make_bin_base(folder / "base", folder / "base-bin")
     save_file(small_vae().state_dict(), folder / "vae.safetensors")
-    attacks = tuple(pickle_attacks(dict(motion.tensors), folder / "trap", large))
+    with warnings.catch_warnings(action="ignore"):  # of kinds of tensors that are rare
+        attacks = tuple(pickle_attacks(dict(motion.tensors), folder / "trap", large))
 
     def read_base(path: Path) -> None:
         files = find_base(path) if path.is_dir() else find_base(path, tokenizer)
@@ -224,12 +226,13 @@ def _make_run(folder: Path) -> Path:
 
 def _go_on(path: Path) -> None:
     run, weights = RunFolder(path.parent, path.name, SETTINGS), _weights()
-    found, _ = run.newest(lambda checkpoint: check_fits(checkpoint, weights))
+    fits = partial(check_fits, weights=weights)
+    found, _ = run.newest(fits)
     step = found.progress.step if found else 0
     LossTable(run.path / "loss.csv", step).close()
     config = LoopConfig(steps=step + 1, save_steps=2, keep=2)
     train(run, weights, lambda part: sum((w - 1).square().mean() for w in weights.values()), config)
-    assert run.newest()[0].progress.step == step + 1
+    assert run.newest(fits)[0].progress.step == step + 1
 
 
 def spoil(kind: Kind, number: int, draw: random.Random, folder: Path) -> tuple[Path, str]:

@@ -5,7 +5,6 @@ import json
 import pickle
 import random
 import struct
-import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -153,7 +152,6 @@ class Runs:
 
 def pickle_attacks(tensors: dict[str, Tensor], trap: Path, large: int = 10**9) -> Iterator[bytes]:
     """Files of PyTorch's kinds that claim more than they hold, or hold what is no tensor."""
-    warnings.filterwarnings("ignore", module="torch|.*mutations")  # of kinds of tensors that are rare
     small = torch.ones(3)
     expanded = torch.ones(1).expand
     contents: list[Any] = [

@@ -1,4 +1,4 @@
-"""`python -m actors ablate`: held-out actions learned in many ways, measured in new looks."""
+"""`python -m actors ablate`: held-out actions learned under several conditions, measured in new looks."""
 
 import argparse
 import time
@@ -20,7 +20,7 @@ from ..base.small_base import DETAILS, FOLDER, image_size
 from ..judge.measures import Scores, gap_closed
 from ..judge.reader import Reader, load_reader
 from ..world.actions import HELD_OUT_ACTIONS
-from .learning import Exam, Lesson, learn, prepare
+from .learning import Evaluation, Lesson, learn, prepare
 from .results import kept, spread
 from .web import points
 
@@ -28,8 +28,8 @@ BEFORE = "before learning"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Way:
-    """A way to learn."""
+class Condition:
+    """An arm of the ablation: how an action is learned."""
 
     method: MethodConfig
     num_clips: int = 8
@@ -37,26 +37,26 @@ class Way:
     """All actions together."""
 
 
-def _aligned(variant: int, **changes: Any) -> Way:
+def _aligned(variant: int, **changes: Any) -> Condition:
     method = VARIANTS[variant]
-    return Way(method=replace(method, alignment=replace(method.alignment, **changes)))
+    return Condition(method=replace(method, alignment=replace(method.alignment, **changes)))
 
 
-WAYS: Mapping[str, Way] = MappingProxyType(
+CONDITIONS: Mapping[str, Condition] = MappingProxyType(
     {
-        **{f"#{variant}": Way(method=method) for variant, method in VARIANTS.items()},
+        **{f"#{variant}": Condition(method=method) for variant, method in VARIANTS.items()},
         "#5, frame 0 too": _aligned(5, exclude_first=False),
         "#5, after each module": _aligned(5, after_attention=False),
         "#5, first-frame keys": _aligned(5, first_frame_only=True),
-        "#5, whole modules": Way(method=replace(VARIANTS[5], trainable="motion_module")),
+        "#5, whole modules": Condition(method=replace(VARIANTS[5], trainable="motion_module")),
         **{f"#3, tau {tau}": _aligned(3, tau=float(tau)) for tau in (75, 50, 25)},
         "#4, p 1": _aligned(4, p=1.0),
         **{
-            f"#{variant}, {num_clips} clips": Way(method=VARIANTS[variant], num_clips=num_clips)
+            f"#{variant}, {num_clips} clips": Condition(method=VARIANTS[variant], num_clips=num_clips)
             for num_clips in (16, 4)
             for variant in (1, 2, 5)
         },
-        **{f"#{variant}, jointly": Way(method=VARIANTS[variant], joint=True) for variant in (1, 2, 5)},
+        **{f"#{variant}, jointly": Condition(method=VARIANTS[variant], joint=True) for variant in (1, 2, 5)},
     }
 )
 
@@ -95,7 +95,7 @@ class Result:
 
 
 Results = Mapping[str, Sequence[Result]]
-"""By the names of ways, and BEFORE."""
+"""By the names of conditions, and BEFORE."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -113,7 +113,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tables", nargs="+", choices=TABLES, default=[*TABLES], help="in this order (default: all)"
     )
-    parser.add_argument("--ways", nargs="+", choices=WAYS, default=[*WAYS], help="only these", metavar="WAY")
+    parser.add_argument(
+        "--conditions",
+        "--ways",  # their name in commands of before
+        nargs="+",
+        choices=CONDITIONS,
+        default=[*CONDITIONS],
+        help="rows of the tables, only these",
+        metavar="NAME",
+    )
     parser.add_argument("--seeds", type=int, default=3, help="runs of each (default %(default)s)")
     parser.add_argument(
         "--steps", type=int, default=Lesson.steps, help="for each action (default %(default)s)"
@@ -132,16 +140,16 @@ def ablate(args: argparse.Namespace) -> None:
     for name, action, seed in tqdm(plan, desc="Ablation", unit="run"):
         if time.monotonic() > end:
             break
-        way = WAYS.get(name, Way(method=VARIANTS[1]))
+        condition = CONDITIONS.get(name, Condition(method=VARIANTS[1]))
         lesson = Lesson(
-            actions=tuple(HELD_OUT_ACTIONS) if way.joint else (action,),
-            method=way.method,
+            actions=tuple(HELD_OUT_ACTIONS) if condition.joint else (action,),
+            method=condition.method,
             seed=seed,
-            num_clips=way.num_clips,
+            num_clips=condition.num_clips,
             steps=args.steps,
             size=size,
         )
-        whose = "all" if way.joint else _slug(action)
+        whose = "all" if condition.joint else _slug(action)
         folder = args.out / f"{whose}-{_slug(name)}-seed{seed}-{args.steps}"
         results.setdefault(name, []).append(judge.result(lesson, action, folder, trained=name != BEFORE))
     args.out.mkdir(parents=True, exist_ok=True)
@@ -153,12 +161,12 @@ def ablate(args: argparse.Namespace) -> None:
 
 
 def _plan(args: argparse.Namespace) -> Iterator[tuple[str, str, int]]:
-    """Names of ways, actions and seeds: a table after the other, in each of them seed after seed.
+    """Names of conditions, actions and seeds: a table after the other, in each of them seed after seed.
 
     What stands in two tables comes twice.
     """
     for title in args.tables:
-        names = (BEFORE, *(name for name in TABLES[title] if name in args.ways))
+        names = (BEFORE, *(name for name in TABLES[title] if name in args.conditions))
         for seed in range(args.seeds):
             for action in args.actions:
                 yield from ((name, action, seed) for name in names)
@@ -175,21 +183,21 @@ class Judge:
     reader: Reader
     base: Path
     decoder: Path
-    make_exam: Callable[..., Exam] = Exam
+    make_evaluation: Callable[..., Evaluation] = Evaluation
 
     def result(self, lesson: Lesson, action: str, folder: Path, *, trained: bool) -> Result:
         """The result of a lesson for an action, from its folder if it is there, else made and kept there."""
 
         def make() -> dict[str, Any]:
             training = prepare(lesson, folder, self.base)
-            exam = self.make_exam(action, self.reader, size=lesson.size)
+            evaluation = self.make_evaluation(action, self.reader, size=lesson.size)
             if trained:
                 learn(training, folder)
             decoder = make_detail_decoder(training.host.base.vae, read_detail_decoder(self.decoder))
-            scores, detailed = exam.scores(training, lesson.clips[action], decoder)
+            scores, detailed = evaluation.scores(training, lesson.clips[action], decoder)
             made = Result(
                 loss=_last_loss(folder / "run" / "loss.csv", lesson) if trained else None,
-                denoising_error=exam.denoising_error(training),
+                denoising_error=evaluation.denoising_error(training),
                 scores=scores,
                 detailed=detailed,
             )
@@ -218,7 +226,7 @@ _DIGITS = {
 
 
 def table(results: Results, names: Sequence[str]) -> str:
-    """One row for each way that was run: mean ± standard deviation over runs."""
+    """One row for each condition that was run: mean ± standard deviation over runs."""
     titles = {field.name: field.metadata["title"] for field in fields(Scores)}
     header = ["", "training loss", "loss in new looks ↓", "gap closed ↑", *(titles[name] for name in _DIGITS)]
     lines = [f"| {' | '.join(header)} |", "| --- " * len(header) + "|"]

@@ -94,14 +94,14 @@ def measure_details(args: argparse.Namespace) -> None:
     sampling = SamplingConfig(num_frames=args.frames, stride=None)
     vae = load_vae(args.vae)
     base = load_small_base(args.vae) if args.clips is None and (args.vae / "unet").is_dir() else None
-    exam = [
-        ask(clip, i, sampling, args.size, vae, base)
+    cases = [
+        make_case(clip, i, sampling, args.size, vae, base)
         for i, clip in enumerate(tqdm(unseen, desc="Held-out clips", unit="clip", leave=False))
     ]
-    rows = {row: [quality] for row, quality in measure_plain(vae, exam).items()}
+    rows = {row: [quality] for row, quality in measure_plain(vae, cases).items()}
     if args.decoder:
         decoder = make_detail_decoder(vae, read_detail_decoder(args.decoder))
-        found = measure(decode_with(vae, decoder), exam)
+        found = measure(decode_with(vae, decoder), cases)
         rows |= {args.decoder.stem + kind: [quality] for kind, quality in found.items()}
     for seed in range(args.seeds):
         for name in tqdm(args.branches, desc=f"Seed {seed}", unit="run"):
@@ -118,7 +118,7 @@ def measure_details(args: argparse.Namespace) -> None:
             )
             training = DetailTraining(load_vae(args.vae), args.vae.stem, taught, config, torch.device("cpu"))
             folder = args.out / f"{name.replace(' ', '-')}-seed{seed}-{args.steps}"
-            for kind, quality in result(training, exam, folder).items():
+            for kind, quality in result(training, cases, folder).items():
                 rows.setdefault(name + kind, []).append(quality)
     print(table(rows))
 
@@ -148,7 +148,7 @@ def split_clips(folder: Path) -> tuple[list[training_clips.Clip], list[training_
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question:
+class Case:
     """A held-out clip, in [0, 1], and the latents that its frames are to be decoded from."""
 
     first_1CHW: Tensor
@@ -158,14 +158,14 @@ class Question:
     """Scaled latents (F, C, h, w) of those frames, by what they come from: "" are the true frames."""
 
 
-def ask(
+def make_case(
     clip: training_clips.Clip,
     number: int,
     sampling: SamplingConfig,
     size: int,
     vae: AutoencoderKL,
     base: SmallBase | None = None,
-) -> Question:
+) -> Case:
     """The middle of a clip, in this size; with a base also as that draws it."""
     video_FCHW = clip.read(take_frames(clip, sampling, seeded(number)).indices)
     video_FCHW = crop(video_FCHW, size, _MIDDLE)
@@ -176,24 +176,24 @@ def ask(
     latents = {"": encoded_FCHW[1:], ", distorted": wrong_FCHW}
     if base:
         latents[", redrawn by the base"] = base.redraw(encoded_FCHW, clip.caption, number)[1:]
-    return Question(first_1CHW=video_FCHW[:1], true_FCHW=video_FCHW[1:], latents=latents)
+    return Case(first_1CHW=video_FCHW[:1], true_FCHW=video_FCHW[1:], latents=latents)
 
 
-def result(training: DetailTraining, exam: Sequence[Question], folder: Path) -> Mapping[str, Quality]:
+def result(training: DetailTraining, cases: Sequence[Case], folder: Path) -> Mapping[str, Quality]:
     """Qualities of one decoder, from its folder if they are there, else made and kept there."""
 
     def make() -> dict[str, Any]:
         learn(training, folder)
-        found = measure(decode_with(training.vae, training.decoder), exam)
+        found = measure(decode_with(training.vae, training.decoder), cases)
         return {kind: asdict(quality) for kind, quality in found.items()}
 
     return {kind: Quality(**values) for kind, values in kept(folder / "result.json", make).items()}
 
 
-def measure_plain(vae: AutoencoderKL, exam: Sequence[Question]) -> Mapping[str, Quality]:
+def measure_plain(vae: AutoencoderKL, cases: Sequence[Case]) -> Mapping[str, Quality]:
     """Rows without a decoder: frame 0 again and again, and the VAE alone."""
-    copies = measure(lambda latents_FCHW, first_1CHW: first_1CHW.expand(len(latents_FCHW), -1, -1, -1), exam)
-    alone = measure(lambda latents_FCHW, first_1CHW: _stacked(decode_frames(vae, latents_FCHW)), exam)
+    copies = measure(lambda latents_FCHW, first_1CHW: first_1CHW.expand(len(latents_FCHW), -1, -1, -1), cases)
+    alone = measure(lambda latents_FCHW, first_1CHW: _stacked(decode_frames(vae, latents_FCHW)), cases)
     found = {f"VAE alone{kind}": quality for kind, quality in alone.items()}
     return {"copies of frame 0": copies[""], **found}
 
@@ -217,20 +217,19 @@ def _stacked(frames: Iterator[Tensor]) -> Tensor:
     return torch.stack([rearrange(frame, "h w c -> c h w") for frame in frames])
 
 
-def measure(decode: Decode, exam: Sequence[Question]) -> Mapping[str, Quality]:
+def measure(decode: Decode, cases: Sequence[Case]) -> Mapping[str, Quality]:
     """Means over clips, by what the latents come from."""
     return {
-        kind: _quality([decode(question.latents[kind], question.first_1CHW) for question in exam], exam)
-        for kind in exam[0].latents
+        kind: _quality([decode(case.latents[kind], case.first_1CHW) for case in cases], cases)
+        for kind in cases[0].latents
     }
 
 
-def _quality(answers: Sequence[Tensor], exam: Sequence[Question]) -> Quality:
+def _quality(decoded: Sequence[Tensor], cases: Sequence[Case]) -> Quality:
     whole, structure, moving = [], [], []
-    for made_FCHW, question in zip(answers, exam, strict=True):
+    for made_FCHW, case in zip(decoded, cases, strict=True):
         made_FHWC, true_FHWC, first_1HWC = (
-            rearrange(video, "f c h w -> f h w c")
-            for video in (made_FCHW, question.true_FCHW, question.first_1CHW)
+            rearrange(video, "f c h w -> f h w c") for video in (made_FCHW, case.true_FCHW, case.first_1CHW)
         )
         whole.append(psnr(made_FHWC, true_FHWC))
         structure.append(ssim(made_FHWC, true_FHWC))

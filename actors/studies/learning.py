@@ -134,7 +134,7 @@ def learn(training: ActionTraining[DiffusersHost] | DetailTraining, folder: Path
         raise KeyboardInterrupt
 
 
-class Exam:
+class Evaluation:
     """What a learned action is tried on: other performances, in looks that the small base has never seen."""
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Learning on actors: the exam, runs that are kept, and the table."""
+"""Learning on actors: the evaluation, runs that are kept, and the table."""
 
 from dataclasses import replace
 from functools import partial
@@ -11,8 +11,8 @@ from actors.__main__ import main
 from actors.judge.measures import Scores
 from actors.judge.reader import Reader, load_reader
 from actors.studies import ablation, learning
-from actors.studies.ablation import BEFORE, TABLES, WAYS, Judge, Result, figure, table
-from actors.studies.learning import Exam, Lesson, prepare
+from actors.studies.ablation import BEFORE, CONDITIONS, TABLES, Judge, Result, figure, table
+from actors.studies.learning import Evaluation, Lesson, prepare
 
 SCORES = Scores(
     joint_error=10.0,
@@ -38,7 +38,7 @@ def judge(reader: Reader, tiny_base: Path, tiny_details: Path, monkeypatch: pyte
     """It asks for one clip and one picture, in two sampling steps; a clip is encoded once."""
     monkeypatch.setattr(learning, "SAMPLER", replace(learning.SAMPLER, steps=2))
     monkeypatch.setattr(learning, "POOL", 1)
-    return Judge(reader, tiny_base, tiny_details, partial(Exam, num_clips=1, num_pictures=1))
+    return Judge(reader, tiny_base, tiny_details, partial(Evaluation, num_clips=1, num_pictures=1))
 
 
 def test_a_run_learns_and_its_result_is_kept(tmp_path: Path, judge: Judge) -> None:
@@ -74,17 +74,17 @@ def test_the_exam_is_the_same_each_time_and_holds_other_clips_in_other_looks(
     tmp_path: Path, reader: Reader, tiny_base: Path
 ) -> None:
     lesson = Lesson(actions=("arm wave",), num_clips=2)
-    training, exam = prepare(lesson, tmp_path, tiny_base), Exam("arm wave", reader, num_clips=2)
-    assert exam.denoising_error(training) == exam.denoising_error(training)
+    training, evaluation = prepare(lesson, tmp_path, tiny_base), Evaluation("arm wave", reader, num_clips=2)
+    assert evaluation.denoising_error(training) == evaluation.denoising_error(training)
     taught = lesson.clips["arm wave"]
-    assert not {clip.look for clip in taught} & {clip.look for clip in exam.clips}
-    assert not {clip.motion for clip in taught} & {clip.motion for clip in exam.clips}
+    assert not {clip.look for clip in taught} & {clip.look for clip in evaluation.clips}
+    assert not {clip.motion for clip in taught} & {clip.motion for clip in evaluation.clips}
 
 
 def test_clips_and_pictures_are_filmed_from_nearby_in_the_size_asked_for(reader: Reader) -> None:
     lesson = Lesson(actions=("arm wave",), num_clips=1, size=64)
-    exam = Exam("arm wave", reader, size=64, num_clips=1, num_pictures=1)
-    for clip in (*lesson.clips["arm wave"], *exam.clips, *exam.standards[0].truths):
+    evaluation = Evaluation("arm wave", reader, size=64, num_clips=1, num_pictures=1)
+    for clip in (*lesson.clips["arm wave"], *evaluation.clips, *evaluation.standards[0].truths):
         assert clip.motion.camera.close
         assert clip.frames_FHW3.shape[1:3] == (64, 64)
     assert lesson.config.method.augment.size == 64
@@ -107,7 +107,7 @@ def made(joint_error: float, *, loss: float | None = 0.1, detailed: float = 1.0)
     )
 
 
-def test_the_table_says_what_each_way_closes() -> None:
+def test_the_table_says_what_each_condition_closes() -> None:
     results = {
         BEFORE: [made(10.0, loss=None)] * 2,
         "#1": [made(5.0), made(7.0)],
@@ -134,10 +134,10 @@ def test_the_figure_has_a_column_for_each_variant_that_was_run() -> None:
     assert len([element for element in root.iter() if element.tag.endswith("circle")]) == 5
 
 
-def test_each_way_differs_from_the_others() -> None:
-    ways = [*WAYS.values()]
-    assert all(way not in ways[:i] for i, way in enumerate(ways))
-    assert {name for names in TABLES.values() for name in names} - {"#6"} == {*WAYS}
+def test_each_condition_differs_from_the_others() -> None:
+    conditions = [*CONDITIONS.values()]
+    assert all(condition not in conditions[:i] for i, condition in enumerate(conditions))
+    assert {name for names in TABLES.values() for name in names} - {"#6"} == {*CONDITIONS}
 
 
 def test_no_run_is_begun_when_time_is_over(
@@ -154,7 +154,11 @@ def test_no_run_is_begun_when_time_is_over(
     words += ["--ways", "#1", "#1, 4 clips", "#1, jointly", "--seeds", "2"]
     assert main(words) == 0
     assert begun == [
-        *(f"arm-wave-{way}-seed{i}-{Lesson.steps}" for i in (0, 1) for way in ("before-learning", "1")),
+        *(
+            f"arm-wave-{condition}-seed{i}-{Lesson.steps}"
+            for i in (0, 1)
+            for condition in ("before-learning", "1")
+        ),
         *(f"{run}-seed{i}-{Lesson.steps}" for i in (0, 1) for run in ("arm-wave-1-4-clips", "all-1-jointly")),
     ]
     assert "All 8 runs are done." in capsys.readouterr().out

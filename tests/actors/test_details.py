@@ -11,7 +11,7 @@ from einops import rearrange
 from actors.__main__ import main
 from actors.base.models import new_vae
 from actors.base.small_base import load_small_base
-from actors.studies.details import Quality, Question, decode_with, measure, split_clips, table, write_actors
+from actors.studies.details import Case, Quality, decode_with, measure, split_clips, table, write_actors
 from actors.world.clips import clip_video, make_clip
 from actors.world.looks import draw_look
 from actors.world.motion import draw_motion
@@ -56,8 +56,8 @@ def test_moving_pixels_are_those_that_differ_from_frame_0() -> None:
     made_FCHW = true_FCHW[1:].clone()
     made_FCHW[:, 0, :4] = 0.9
     latents = {"": true_FCHW[1:], ", distorted": made_FCHW}
-    exam = [Question(first_1CHW=true_FCHW[:1], true_FCHW=true_FCHW[1:], latents=latents)]
-    found = measure(lambda latents_FCHW, first_1CHW: latents_FCHW, exam)
+    cases = [Case(first_1CHW=true_FCHW[:1], true_FCHW=true_FCHW[1:], latents=latents)]
+    found = measure(lambda latents_FCHW, first_1CHW: latents_FCHW, cases)
     assert found[""].psnr == math.inf
     quality = found[", distorted"]
     assert quality.moving_psnr == pytest.approx(10 * torch.tensor(300.0).log10().item(), abs=1e-3)

@@ -28,7 +28,7 @@ def same_draws() -> None:
 def tiny_vae(seed: int) -> AutoencoderKL:
     """The small base's VAE with a quarter of its channels."""
     config = models.new_vae(seed).config
-    return AutoencoderKL.from_config(config, block_out_channels=(8, 8, 16, 16))
+    return AutoencoderKL.from_config(config, block_out_channels=(8, 16, 16))
 
 
 @pytest.fixture(scope="session")
@@ -38,7 +38,7 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     limits = dict.fromkeys(MINUTES, Limit(steps=1))
     made = Pretraining(out=folder, limits=limits, num_clips=2, seed=0, workers=1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(models, "_WIDTHS", (32, 32))
+        patch.setattr(models, "_WIDTHS", (32, 32, 32))
         patch.setattr(vae, "new_vae", tiny_vae)
         patch.setattr(pool, "CHUNK", 2)
         for stage in STAGES.values():

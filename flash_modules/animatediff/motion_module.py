@@ -60,6 +60,15 @@ def check_widths(config: MotionConfig, unet_widths: Mapping[str, int]) -> None:
         )
 
 
+def check_num_frames(config: MotionConfig, num_frames: int) -> None:
+    """Raise ValueError if there are more frames than the motion knows."""
+    if num_frames > config.max_frames:
+        raise ValueError(
+            f"The video has {num_frames} frames, but this motion was trained with up to {config.max_frames}: "
+            f"lower the number of frames to {config.max_frames} or less."
+        )
+
+
 def pooled_norm(norm: nn.Module, features_XCHW: Tensor, num_frames: int) -> Tensor:
     """GroupNorm with one mean and spread for all frames of a video, as in AnimateDiff v1's ResNets."""
     return unstack_frames(norm(stack_frames(features_XCHW, num_frames)), num_frames)

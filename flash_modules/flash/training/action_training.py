@@ -139,24 +139,8 @@ class ActionTraining(Generic[AnyHost]):
 
     def settings(self, micro_batches: int) -> dict[str, Any]:
         """What may not change while a run goes on; a step has so many micro-batches, in all processes."""
-        config = self.config
-        method = asdict(config.method)
-        method["alignment"] |= _GONE
-        return {
-            "clips": [
-                {"action": clip.action, "caption": clip.caption, "sha256": sha256}
-                for clip, sha256 in zip(self.clips, self._hashes, strict=True)
-            ],
-            **self.host.fingerprints,
-            "method": method,
-            "sampling": asdict(config.sampling),
-            "pool": {"per_clip": config.pool.per_clip, "renew_steps": config.pool.renew_micro_batches},
-            "text_drop": config.text_drop,
-            **config.loop.settings,
-            "parts_of_a_step": micro_batches,
-            "seed": config.seed,
-            "dtype": str(config.dtype).removeprefix("torch."),
-        }
+        clips = list(zip(self.clips, self._hashes, strict=True))
+        return run_settings(clips, self.host.fingerprints, self.config, micro_batches)
 
     @cached_property
     def _hashes(self) -> list[str]:
@@ -278,6 +262,31 @@ class ActionTraining(Generic[AnyHost]):
     def write(self, path: Path, steps: int, *, standalone: bool) -> None:
         """Write what was learned so far, in so many steps, as an action file."""
         self.host.write(path, self.learned(steps), standalone=standalone)
+
+
+def run_settings(
+    clips: Sequence[tuple[Clip, str]],
+    fingerprints: Mapping[str, str],
+    config: ActionTrainingConfig,
+    micro_batches: int,
+) -> dict[str, Any]:
+    """`ActionTraining.settings` of clips with their hashes and of a host's fingerprints."""
+    method = asdict(config.method)
+    method["alignment"] |= _GONE
+    return {
+        "clips": [
+            {"action": clip.action, "caption": clip.caption, "sha256": sha256} for clip, sha256 in clips
+        ],
+        **fingerprints,
+        "method": method,
+        "sampling": asdict(config.sampling),
+        "pool": {"per_clip": config.pool.per_clip, "renew_steps": config.pool.renew_micro_batches},
+        "text_drop": config.text_drop,
+        **config.loop.settings,
+        "parts_of_a_step": micro_batches,
+        "seed": config.seed,
+        "dtype": str(config.dtype).removeprefix("torch."),
+    }
 
 
 def count_cost(

@@ -26,9 +26,13 @@ def write_trained_action(
     base: Source,
     prediction: Prediction,
     standalone: bool,
+    header: Mapping[str, str] | None = None,
 ) -> None:
-    """Write what was learned on AnimateDiff's motion module as an action file, whole or not at all."""
-    header = action_header(learned, prediction)
+    """Write what was learned on AnimateDiff's motion module as an action file, whole or not at all.
+
+    `header` has further entries of the file's header.
+    """
+    header = {**action_header(learned, prediction), **(header or {})}
     action = trained_action(path.stem, learned, motion, base=base, header=header, standalone=standalone)
     write_action(path, action, motion.config)
 

@@ -32,26 +32,26 @@ def add_action(
             "Apply Action has nothing to apply: connect a motion module, or a standalone action."
         )
     loaded = motion or hand_over(partial(own_motion, action, strength))
-    kv_keys = _kv_keys(model)
-    plan = plan_action(action, strength, motion=motion, keys_values=partial(_keys_values, model, kv_keys))
+    keys = kv_keys(model)
+    plan = plan_action(action, strength, motion=motion, keys_values=partial(_keys_values, model, keys))
     for sentence in plan.warnings:
         logging.warning("FLASH: %s", sentence)
     m = add_cross_frame_attention(add_motion(model, loaded))
     (motion_patcher,) = m.get_additional_models_with_key(MOTION)
-    kv_diffs = {kv_keys[name]: diff for name, diff in plan.kv_diffs.items()}
+    kv_diffs = {keys[name]: diff for name, diff in plan.kv_diffs.items()}
     for patcher, diffs in ((motion_patcher, plan.motion_diffs), (m, kv_diffs)):
         if diffs:
             patcher.add_patches({name: ("diff", (diff,)) for name, diff in diffs.items()}, strength)
     return m
 
 
-def _kv_keys(model: ModelPatcher) -> dict[str, str]:
+def kv_keys(model: ModelPatcher) -> dict[str, str]:
     """ComfyUI's names of all spatial keys and values, by their names in action files."""
     names: Mapping[str, str] = comfy.lora.model_lora_keys_unet(model.model, {})
     return {name: key for name, key in names.items() if _KV.fullmatch(name)}
 
 
-def _keys_values(model: ModelPatcher, kv_keys: Mapping[str, str]) -> dict[str, Tensor]:
+def _keys_values(model: ModelPatcher, keys: Mapping[str, str]) -> dict[str, Tensor]:
     """The checkpoint's spatial keys and values as loaded, without LoRAs, by their names in action files."""
     unpatched = model.get_key_patches("diffusion_model.")
-    return {name: unpatched[key][0][0] for name, key in kv_keys.items()}
+    return {name: unpatched[key][0][0] for name, key in keys.items()}

@@ -38,6 +38,8 @@ class LoadedMotion:
     summary: str
     config: MotionConfig
     patcher: ModelPatcher
+    read: Callable[[], MotionWeights]
+    """Reads the weights again, as they are in the file."""
 
     @property
     def tensors(self) -> dict[str, Tensor]:
@@ -57,7 +59,8 @@ def load_motion(path: Path, version: str = "auto") -> LoadedMotion:
 def hand_over(read: Callable[[], MotionWeights]) -> LoadedMotion:
     """Give motion weights to ComfyUI; it reads them again only for a copy with weights of its own."""
     weights = read()
-    return LoadedMotion(summary=weights.summary, config=weights.config, patcher=_patcher(weights, read))
+    patcher = _patcher(weights, read)
+    return LoadedMotion(summary=weights.summary, config=weights.config, patcher=patcher, read=read)
 
 
 def _patcher(

@@ -9,7 +9,7 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from ....animatediff.motion_file import MotionWeights
-from ....animatediff.motion_module import MotionConfig, MotionModel
+from ....animatediff.motion_module import MotionModel, check_num_frames
 from .call import Present, Undo
 from .places import find_places
 from .v1_norms import pool_norms
@@ -75,7 +75,7 @@ class AnimatedUNet(nn.Module):
         `text_embeds` is one prompt per video (B, M, C), or one per frame (B, F, M, C).
         """
         num_frames = latents_BFCHW.shape[1]
-        check_frames(self.motion.config, num_frames)
+        check_num_frames(self.motion.config, num_frames)
         self.present.call = replace(self.present.call, num_frames=num_frames)
         return predict_frames(self.unet, latents_BFCHW, timestep_B, text_embeds)
 
@@ -104,12 +104,3 @@ def add_motion(unet: UNet2DConditionModel, weights: MotionWeights) -> AnimatedUN
     motion = MotionModel(weights.config, device="meta")
     motion.load_state_dict({name: tensor.clone() for name, tensor in weights.tensors.items()}, assign=True)
     return AnimatedUNet(unet, motion.eval())
-
-
-def check_frames(config: MotionConfig, num_frames: int) -> None:
-    """Raise ValueError if there are more frames than the motion knows."""
-    if num_frames > config.max_frames:
-        raise ValueError(
-            f"The video has {num_frames} frames, but this motion was trained with up to {config.max_frames}: "
-            f"lower the number of frames to {config.max_frames} or less."
-        )

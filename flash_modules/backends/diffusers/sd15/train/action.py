@@ -9,6 +9,7 @@ from einops import rearrange
 from torch import Tensor
 
 from .....animatediff.motion_file import MotionWeights
+from .....animatediff.motion_module import check_num_frames
 from .....files.tensor_file import fingerprint
 from .....flash.action_file import Source
 from .....flash.motion_alignment import VideoCall
@@ -25,7 +26,7 @@ from ..action import keys_values
 from ..cross_frame import add_cross_frame_attention
 from ..load.base import Base
 from ..load.encode import decode_frames, encode_picture, encode_prompt
-from ..motion import add_motion, check_frames
+from ..motion import add_motion
 from .alignment import add_alignment
 from .trainable import select_trainable
 
@@ -41,7 +42,7 @@ class DiffusersHost:
         config: ActionTrainingConfig,
         device: torch.device,
     ) -> None:
-        check_frames(motion.config, config.sampling.num_frames)
+        check_num_frames(motion.config, config.sampling.num_frames)
         self.base, self.motion, self.device, self.dtype = base, motion, device, config.dtype
         self.source = Source(name=base_name, sha256=fingerprint(keys_values(base.unet)))
         animated = add_cross_frame_attention(add_motion(base.unet, motion))

@@ -1,0 +1,1 @@
+"""Learning on ComfyUI's Stable Diffusion 1.5."""

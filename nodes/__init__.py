@@ -7,6 +7,7 @@ from .decode import DetailDecode
 from .load import LoadAction, LoadDetailDecoder, LoadMotionModule
 from .motion import ApplyAction, ApplyMotionModule, FirstFrame
 from .sample import AdaINLatents, Sampler
+from .train import LearnAction, PreviewClips, TrainingOptionsNode
 
 NODES: list[type[io.ComfyNode]] = [
     LoadMotionModule,
@@ -18,6 +19,9 @@ NODES: list[type[io.ComfyNode]] = [
     AdaINLatents,
     DetailDecode,
     ApplyMotionModule,
+    PreviewClips,
+    LearnAction,
+    TrainingOptionsNode,
 ]
 
 

@@ -9,11 +9,14 @@ MOTIONS = "animatediff_models"
 """The folder that other AnimateDiff packs use too."""
 ACTIONS = "flash_actions"
 DECODERS = "flash_decoders"
+RUNS = "flash_runs"
+"""Trainings, a folder each; large: about 9 GB with four checkpoints."""
 
 _EXTENSIONS = {
     MOTIONS: {".safetensors", ".ckpt", ".pt", ".pth", ".bin"},
     ACTIONS: {".safetensors"},
     DECODERS: {".safetensors"},
+    RUNS: set(),
 }
 
 
@@ -43,6 +46,38 @@ def check_model_file(key: str, name: str) -> bool | str:
 
 def model_path(key: str, name: str) -> Path:
     return Path(folder_paths.get_full_path_or_raise(key, name))
+
+
+def written_path(key: str, name: str) -> Path:
+    """Where a new file or folder of that name goes."""
+    return Path(folder_paths.get_folder_paths(key)[0]) / name
+
+
+_NO_CLIPS = "(none yet: make a folder in ComfyUI's input folder and put clips into it)"
+
+
+def clip_folders() -> list[str]:
+    """Folders of ComfyUI's input folder, for a node's list."""
+    return folder_paths.get_input_subfolders() or [_NO_CLIPS]
+
+
+def check_clip_folder(name: str) -> bool | str:
+    """True if there is such a folder, else a sentence, as a node's `validate_inputs` gives them."""
+    if name in folder_paths.get_input_subfolders():
+        return True
+    return f"There is no folder '{name}' in ComfyUI's input folder: make it, put clips into it, and press R."
+
+
+def clip_folder(name: str) -> Path:
+    return Path(folder_paths.get_input_directory()) / name
+
+
+def clip_folder_state(name: str) -> str:
+    """Changes whenever a file in the folder does, or one comes or goes."""
+    folder = clip_folder(name)
+    files = sorted(path for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else []
+    states = [(path.relative_to(folder).as_posix(), path.stat()) for path in files]
+    return repr([(path, state.st_size, state.st_mtime_ns) for path, state in states])
 
 
 def _nothing_in(key: str) -> str:

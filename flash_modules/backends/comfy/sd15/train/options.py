@@ -1,0 +1,92 @@
+"""Settings of a training as the nodes offer them."""
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from .....flash.augment import AugmentConfig
+from .....flash.motion_alignment import AlignmentConfig
+from .....flash.sampling import SamplerConfig
+from .....flash.training.action_training import ActionTrainingConfig, Checkpointing
+from .....flash.training.latent_pool import PoolConfig
+from .....flash.training.loss import TimestepConfig
+from .....flash.training.method import PRESETS, MethodConfig, Trainable
+from .....training.loop import LoopConfig
+from .....training.sampling import SamplingConfig
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+DTYPE_NAMES = ("auto", *DTYPES)
+"""`auto` is bf16 on CUDA, else fp32, as on the command line."""
+
+_METHOD, _ALIGNMENT, _LOOP = MethodConfig(), AlignmentConfig(), LoopConfig()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """All that most users need not touch; the same defaults as on the command line."""
+
+    size: int = 0
+    """Pixels of the square that is trained on; 0 = the preset's."""
+    frames: int = SamplingConfig.num_frames
+    stride: int = SamplingConfig.stride or 0
+    """0 = every clip is spread from end to end."""
+    twins: bool = _METHOD.twins
+    tau: float = _ALIGNMENT.tau
+    p: float = _ALIGNMENT.p
+    after_attention: bool = _ALIGNMENT.after_attention
+    exclude_first: bool = _ALIGNMENT.exclude_first
+    alpha: float = _METHOD.timesteps.alpha
+    text_drop: float = ActionTrainingConfig.text_drop
+    trainable: Trainable = _METHOD.trainable
+    learning_rate: float = _LOOP.learning_rate
+    cooldown: float = _LOOP.cooldown
+    accumulation: int = _LOOP.accumulation
+    save_steps: int = _LOOP.save_steps
+    keep: int = _LOOP.keep
+    checkpointing: Checkpointing = ActionTrainingConfig.checkpointing
+    dtype: str = "auto"
+    pool: int = PoolConfig.per_clip
+    seed: int = 0
+    sample_every: int = 500
+    """Steps of the training between two sample videos."""
+    sample_steps: int = SamplerConfig.steps
+    """Steps in which a sample video is made."""
+
+    def config(self, preset: str, steps: int, device: torch.device) -> ActionTrainingConfig:
+        """The training that these describe. Raises ValueError, in a sentence, for what cannot be."""
+        auto = torch.bfloat16 if device.type == "cuda" else torch.float32
+        method = MethodConfig(
+            twins=self.twins,
+            augment=AugmentConfig(size=self.size or PRESETS[preset]),
+            alignment=replace(
+                _ALIGNMENT,
+                tau=self.tau,
+                p=self.p,
+                after_attention=self.after_attention,
+                exclude_first=self.exclude_first,
+            ),
+            timesteps=TimestepConfig(alpha=self.alpha),
+            trainable=self.trainable,
+        )
+        return ActionTrainingConfig(
+            method=method,
+            sampling=self.sampling,
+            pool=PoolConfig(per_clip=self.pool),
+            loop=LoopConfig(
+                steps=steps,
+                learning_rate=self.learning_rate,
+                cooldown=self.cooldown,
+                accumulation=self.accumulation,
+                save_steps=self.save_steps,
+                keep=self.keep,
+            ),
+            text_drop=self.text_drop,
+            seed=self.seed,
+            checkpointing=self.checkpointing,
+            dtype=auto if self.dtype == "auto" else DTYPES[self.dtype],
+        )
+
+    @property
+    def sampling(self) -> SamplingConfig:
+        """How frames are taken from a clip."""
+        return SamplingConfig(num_frames=self.frames, stride=self.stride or None)

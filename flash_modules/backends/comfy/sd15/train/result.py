@@ -1,0 +1,50 @@
+"""The action file of a run among ComfyUI's models: never over a file of another run."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+RUN = "flash.run"
+"""Entry of the header that names the run which wrote the file."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """Where a run's action goes, and the run's id."""
+
+    path: Path
+    run_id: str
+
+    @property
+    def header(self) -> dict[str, str]:
+        """Entries for the file's header."""
+        return {RUN: self.run_id}
+
+    def steps(self) -> int | None:
+        """How many steps the file has learned; None where there is none.
+
+        Raises ValueError if it is not this run's.
+        """
+        if not self.path.exists():
+            return None
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                header = file.metadata() or {}
+        except (SafetensorError, OSError):
+            header = {}
+        if header.get(RUN) != self.run_id:
+            raise ValueError(
+                f"There is an action {self.path.name} already, and this run did not write it: give the run "
+                f"another name, or take that file away. It lies in {self.path.parent}."
+            )
+        return int(header.get("flash.steps", -1))
+
+
+def run_id(settings: Mapping[str, Any]) -> str:
+    """What a run is known by: its settings."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:32]

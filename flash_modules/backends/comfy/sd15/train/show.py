@@ -1,0 +1,95 @@
+"""What a node shows of a training while it runs: a line of text, a bar, moving samples."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import comfy.utils
+import folder_paths
+from comfy_execution.utils import get_executing_context
+from server import PromptServer
+from torch import Tensor
+
+from .....files.video_files import write_video
+from .....training.run_folder import Progress
+
+_FPS = 8
+_AVERAGED = 20
+"""Steps that the speed is taken from."""
+
+
+class NodeDisplay:
+    """The node that is running now; outside of a server nothing is shown."""
+
+    def __init__(self, steps: int, entries: int, used_memory: Callable[[], str]) -> None:
+        self._steps, self._entries, self._used_memory = steps, entries, used_memory
+        self._bar = comfy.utils.ProgressBar(steps)
+        self._encoded = 0
+        self._times: deque[float] = deque(maxlen=_AVERAGED)
+
+    def entry(self) -> None:
+        """One more entry of the pool is encoded."""
+        self._encoded += 1
+        self.say(f"Encoding clips: {self._encoded} of {self._entries}")
+
+    def step(self, progress: Progress) -> None:
+        """A step is done."""
+        self._times.append(time.monotonic())
+        parts = [f"Step {progress.step} of {self._steps}", f"loss {progress.loss:.4f}"]
+        if gaps := len(self._times) - 1:
+            speed = (self._times[-1] - self._times[0]) / gaps
+            parts += [f"{speed:.2g} s a step", f"{_span(speed * (self._steps - progress.step))} left"]
+        self.say(" · ".join([*parts, self._used_memory()]))
+        self._bar.update_absolute(progress.step, self._steps)
+
+    def say(self, text: str) -> None:
+        """Show a text on the node."""
+        context, server = get_executing_context(), getattr(PromptServer, "instance", None)
+        if context is not None and server is not None:
+            server.send_progress_text(text, context.node_id)
+
+    def show(self, output: dict) -> None:
+        """Show pictures on the node as its result would be shown, though it still runs."""
+        context, server = get_executing_context(), getattr(PromptServer, "instance", None)
+        if context is not None and server is not None:
+            message = {
+                "node": context.node_id,
+                "display_node": context.node_id,
+                "prompt_id": context.prompt_id,
+                "output": output,
+            }
+            server.send_sync("executed", message, server.client_id)
+
+
+def _span(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{seconds:.0f} s" if minutes < 2 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def sample_folder(run_name: str) -> Path:
+    """Where a run's samples lie."""
+    return Path(folder_paths.get_output_directory()) / "flash" / run_name
+
+
+def write_sample(run_name: str, step: int, frames: Iterable[Tensor]) -> Path:
+    """Write a sample as an animated picture, which moves on a node."""
+    folder = sample_folder(run_name)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"sample-{step:06d}.webp"
+    write_video(path, frames, fps=_FPS)
+    return path
+
+
+def newest_sample(run_name: str) -> Path | None:
+    """The run's latest sample, if there is one."""
+    return max(sample_folder(run_name).glob("sample-*.webp"), default=None)
+
+
+def as_output(path: Path | None) -> dict:
+    """A sample as a node's `ui` has it."""
+    if path is None:
+        return {}
+    folder = path.parent.relative_to(folder_paths.get_output_directory()).as_posix()
+    saved = {"filename": path.name, "subfolder": folder, "type": "output"}
+    return {"images": [saved], "animated": (True,)}

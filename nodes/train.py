@@ -1,0 +1,348 @@
+"""Nodes that learn an action from clips."""
+
+from comfy_api.latest import io, ui
+
+from ..flash_modules.backends.comfy.folders import (
+    check_clip_folder,
+    clip_folder,
+    clip_folder_state,
+    clip_folders,
+)
+from ..flash_modules.backends.comfy.sd15.train.learn import Lesson, learn_action, lesson_state
+from ..flash_modules.backends.comfy.sd15.train.options import DTYPE_NAMES, TrainingOptions
+from ..flash_modules.backends.comfy.sd15.train.preview import preview_folder
+from ..flash_modules.flash.training.action_training import CHECKPOINTING
+from ..flash_modules.flash.training.method import PRESETS, TRAINABLE
+from ..flash_modules.training.loop import LoopConfig
+from .sockets import Action, Motion, Training
+
+
+def _clips_inputs() -> list[io.Input]:
+    return [
+        io.Combo.Input(
+            "clips",
+            options=clip_folders(),
+            tooltip="A folder in ComfyUI's input folder with 4 to 16 clips of one action: videos, GIF or "
+            "WebP, or folders of pictures. A text file beside a clip (a.txt for a.mp4) is its prompt.",
+        ),
+        io.String.Input(
+            "prompt",
+            default="",
+            tooltip='What is seen in clips without a text file, "a person is jumping" for example. '
+            "Empty = the folder's name.",
+        ),
+        io.Combo.Input(
+            "preset",
+            options=list(PRESETS),
+            default="paper",
+            tooltip="Size of the pictures: draft 256, balanced 384, paper 512 pixels. Smaller ones need less "
+            "memory and time.",
+        ),
+    ]
+
+
+def _options_input() -> io.Input:
+    return Training.Input("options", optional=True, tooltip="From Training Options, for other settings.")
+
+
+class PreviewClips(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FLASH_PreviewClips",
+            display_name="Preview Clips (FLASH)",
+            category="FLASH/training",
+            description="Shows, before anything is learned, what Learn Action takes of each clip, with its "
+            "augmented twin below it, and why other clips are left out.",
+            search_aliases=["dataset", "clips", "training data", "check videos"],
+            is_output_node=True,
+            inputs=[*_clips_inputs(), _options_input()],
+            outputs=[
+                io.Image.Output(display_name="sheet", tooltip="Frames of the clips above their twins."),
+                io.String.Output(display_name="report", tooltip="A line for each clip, and what to mend."),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, clips: str) -> bool | str:
+        return check_clip_folder(clips)
+
+    @classmethod
+    def fingerprint_inputs(cls, clips: str, **_: object) -> str:
+        return clip_folder_state(clips)
+
+    @classmethod
+    def execute(cls, clips: str, prompt: str, preset: str, options=None) -> io.NodeOutput:
+        sheet, report = preview_folder(clip_folder(clips), prompt, preset, options)
+        return io.NodeOutput(sheet, report, ui=ui.PreviewImage(sheet, cls=cls))
+
+
+class LearnAction(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FLASH_LearnAction",
+            display_name="Learn Action (FLASH)",
+            category="FLASH/training",
+            description="Learns an action from a few clips. Cancel saves, and queueing it again under the "
+            "same run name goes on from there; a finished run gives its file at once.",
+            search_aliases=["train", "training", "motion lora", "few-shot", "finetune", "human action"],
+            is_output_node=True,
+            inputs=[
+                io.Model.Input(
+                    "model",
+                    tooltip="A Stable Diffusion 1.5 checkpoint. A LoRA behind it is baked in.",
+                ),
+                io.Clip.Input("clip", tooltip="The checkpoint's text encoder."),
+                io.Vae.Input("vae", tooltip="The checkpoint's VAE."),
+                Motion.Input("motion", tooltip="From Load Motion Module: what the action is learned on."),
+                *_clips_inputs(),
+                io.Int.Input(
+                    "steps",
+                    default=LoopConfig.steps,
+                    min=1,
+                    max=1_000_000,
+                    tooltip="Of the training. A finished run goes on if you raise it.",
+                ),
+                io.String.Input(
+                    "run_name",
+                    default="my action",
+                    tooltip="Name of the run and of its file in models/flash_actions. The same name goes on; "
+                    "other clips or settings need another name.",
+                ),
+                io.Image.Input(
+                    "image",
+                    optional=True,
+                    tooltip="A picture of yours that performs the action on the way.",
+                ),
+                _options_input(),
+            ],
+            outputs=[
+                Action.Output(
+                    display_name="action", tooltip="For Apply Action; it is in models/flash_actions too."
+                ),
+                io.LossMap.Output(display_name="losses", tooltip="For Plot Loss Graph."),
+                io.Image.Output(display_name="sample", tooltip="The latest video of your picture."),
+                io.String.Output(display_name="report", tooltip="What was learned from what."),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, clips: str) -> bool | str:
+        return check_clip_folder(clips)
+
+    @classmethod
+    def fingerprint_inputs(cls, clips: str, run_name: str, **_: object) -> str:
+        return lesson_state(clips, run_name)
+
+    @classmethod
+    def execute(cls, clips: str, **wishes) -> io.NodeOutput:
+        learned = learn_action(Lesson(folder=clip_folder(clips), **wishes))
+        return io.NodeOutput(
+            learned.action, learned.losses, learned.images, learned.report, ui=learned.ui or None
+        )
+
+
+class TrainingOptionsNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FLASH_TrainingOptions",
+            display_name="Training Options (FLASH)",
+            category="FLASH/training",
+            description="Further settings of Learn Action. Their defaults are those without this node.",
+            search_aliases=["learning rate", "checkpointing", "memory", "alignment", "tau", "seed"],
+            inputs=[*_memory_inputs(), *_sample_inputs(), *_run_inputs(), *_method_inputs()],
+            outputs=[Training.Output(display_name="options")],
+        )
+
+    @classmethod
+    def execute(cls, **options) -> io.NodeOutput:
+        return io.NodeOutput(TrainingOptions(**options))
+
+
+def _memory_inputs() -> list[io.Input]:
+    default = TrainingOptions()
+    return [
+        io.Int.Input(
+            "size",
+            default=default.size,
+            min=0,
+            max=1024,
+            step=8,
+            tooltip="Pixels of the square that is trained on; 0 = the preset's.",
+        ),
+        io.Int.Input("frames", default=default.frames, min=2, max=32, tooltip="Taken of a clip at a time."),
+        io.Combo.Input(
+            "checkpointing",
+            options=list(CHECKPOINTING),
+            default=default.checkpointing,
+            tooltip="What is computed twice to save memory: nothing; the motion layers; or all blocks, "
+            "slowest and with the least memory.",
+        ),
+        io.Combo.Input(
+            "dtype",
+            options=list(DTYPE_NAMES),
+            default=default.dtype,
+            tooltip="Numbers of the computation; what learns is in fp32. auto = bf16 on CUDA, else fp32.",
+        ),
+    ]
+
+
+def _sample_inputs() -> list[io.Input]:
+    default = TrainingOptions()
+    return [
+        io.Int.Input(
+            "sample_every",
+            default=default.sample_every,
+            min=1,
+            max=1_000_000,
+            tooltip="Steps of the training between two sample videos.",
+        ),
+        io.Int.Input(
+            "sample_steps",
+            default=default.sample_steps,
+            min=1,
+            max=999,
+            tooltip="Steps in which a sample is made.",
+        ),
+    ]
+
+
+def _run_inputs() -> list[io.Input]:
+    default = TrainingOptions()
+    return [
+        io.Int.Input(
+            "seed",
+            default=default.seed,
+            min=0,
+            max=0xFFFFFFFFFFFFFFFF,
+            control_after_generate=False,  # a run goes on only with its own seed
+            tooltip="Other seed, other draws.",
+        ),
+        io.Int.Input(
+            "stride",
+            default=default.stride,
+            min=0,
+            max=100,
+            tooltip="Takes one of so many frames; 0 = spread over the whole clip.",
+        ),
+        io.Float.Input(
+            "learning_rate",
+            default=default.learning_rate,
+            min=1e-7,
+            max=0.1,
+            step=1e-6,
+            round=False,
+            tooltip="5e-5 is the paper's.",
+            advanced=True,
+        ),
+        io.Float.Input(
+            "cooldown",
+            default=default.cooldown,
+            min=0.0,
+            max=1.0,
+            step=0.05,
+            tooltip="Share of the steps, the last ones, in which the rate falls to 0.",
+            advanced=True,
+        ),
+        io.Int.Input(
+            "accumulation",
+            default=default.accumulation,
+            min=1,
+            max=64,
+            tooltip="Pairs of a step.",
+            advanced=True,
+        ),
+        io.Int.Input(
+            "save_steps",
+            default=default.save_steps,
+            min=1,
+            max=100_000,
+            tooltip="Steps between two checkpoints; one is written every 10 minutes in any case.",
+            advanced=True,
+        ),
+        io.Int.Input(
+            "keep",
+            default=default.keep,
+            min=1,
+            max=100,
+            tooltip="Checkpoints that are kept, beside the best.",
+            advanced=True,
+        ),
+        io.Int.Input(
+            "pool",
+            default=default.pool,
+            min=1,
+            max=1000,
+            tooltip="Encoded versions of each clip.",
+            advanced=True,
+        ),
+    ]
+
+
+def _method_inputs() -> list[io.Input]:
+    default = TrainingOptions()
+    return [
+        io.Boolean.Input(
+            "twins",
+            default=default.twins,
+            tooltip="Learn from pairs with augmented twins. Off needs tau 100 and p 0.",
+            advanced=True,
+        ),
+        io.Float.Input(
+            "tau",
+            default=default.tau,
+            min=0.0,
+            max=100.0,
+            step=1.0,
+            tooltip="Percentile of motion above which channels are aligned; 100 = none.",
+            advanced=True,
+        ),
+        io.Float.Input(
+            "p",
+            default=default.p,
+            min=0.0,
+            max=1.0,
+            step=0.05,
+            tooltip="Part of the attentions that take the original's correspondence; 0 = none.",
+            advanced=True,
+        ),
+        io.Boolean.Input(
+            "after_attention",
+            default=default.after_attention,
+            tooltip="Align after each temporal attention, and not after each motion module.",
+            advanced=True,
+        ),
+        io.Boolean.Input(
+            "exclude_first",
+            default=default.exclude_first,
+            tooltip="Leave the clean frame 0 out of the alignment.",
+            advanced=True,
+        ),
+        io.Float.Input(
+            "alpha",
+            default=default.alpha,
+            min=0.0,
+            max=1.0,
+            step=0.05,
+            tooltip="How much more often noisy timesteps are drawn; 0 = all alike.",
+            advanced=True,
+        ),
+        io.Float.Input(
+            "text_drop",
+            default=default.text_drop,
+            min=0.0,
+            max=1.0,
+            step=0.05,
+            tooltip="Chance of the empty prompt in place of a clip's.",
+            advanced=True,
+        ),
+        io.Combo.Input(
+            "trainable",
+            options=list(TRAINABLE),
+            default=default.trainable,
+            tooltip="Of the motion modules: their attentions, or all of it.",
+            advanced=True,
+        ),
+    ]

@@ -1,0 +1,202 @@
+"""Learn Action as a graph uses it: its files, its answers, and what it leaves behind."""
+
+from dataclasses import replace
+
+import comfy.model_management
+import folder_paths
+import pytest
+import torch
+from comfy_execution.graph_utils import ExecutionBlocker
+
+from flash_pack.flash_modules.backends.comfy.sd15 import add_action
+from flash_pack.flash_modules.backends.comfy.sd15.train import learn as room
+from flash_pack.flash_modules.backends.comfy.sd15.train import needs
+from flash_pack.flash_modules.backends.comfy.sd15.train.learn import Lesson, learn_action
+from flash_pack.flash_modules.backends.comfy.sd15.train.options import TrainingOptions
+from flash_pack.flash_modules.files.tensor_file import read_tensors
+from flash_pack.tests.comfy.backend import two_hosts
+from flash_pack.tests.comfy.backend.test_learning import clip_of_comfyui, vae_of_comfyui
+
+OPTIONS = TrainingOptions(size=64, frames=4, pool=1, sample_every=2, sample_steps=2, learning_rate=1e-3)
+
+
+@pytest.fixture
+def folders(tmp_path, monkeypatch):
+    """Empty folders for what is written."""
+    for key in ("flash_actions", "flash_runs"):
+        (tmp_path / key).mkdir()
+        monkeypatch.setitem(
+            folder_paths.folder_names_and_paths, key, ([str(tmp_path / key)], {".safetensors"})
+        )
+    monkeypatch.setattr(folder_paths, "output_directory", str(tmp_path / "output"))
+    two_hosts.write_clips(tmp_path / "a_turn")
+    return tmp_path
+
+
+@pytest.fixture
+def lesson(folders, model, motion) -> Lesson:
+    with torch.inference_mode(False):  # these are shared by all tests
+        clip, vae = clip_of_comfyui(), vae_of_comfyui()
+    return Lesson(
+        model=model,
+        clip=clip,
+        vae=vae,
+        motion=motion,
+        folder=folders / "a_turn",
+        prompt="",
+        preset="draft",
+        steps=3,
+        run_name="turn",
+        options=OPTIONS,
+    )
+
+
+@pytest.fixture
+def no_model(monkeypatch):
+    """From now on nothing may be trained."""
+
+    def forbidden(*args, **kwargs):
+        raise AssertionError("a host was made")
+
+    return lambda: monkeypatch.setattr(room, "ComfyHost", forbidden)
+
+
+def cancel_at(monkeypatch, step: int) -> None:
+    """The user presses Cancel when the node shows that step."""
+    plain = room.NodeDisplay.step
+
+    def press(self, progress):
+        plain(self, progress)
+        if progress.step == step:
+            comfy.model_management.interrupt_current_processing()
+
+    monkeypatch.setattr(room.NodeDisplay, "step", press)
+
+
+def tensors_of(folders) -> dict[str, torch.Tensor]:
+    return read_tensors(folders / "flash_actions" / "turn.safetensors")[0]
+
+
+def same(found, expected) -> bool:
+    return found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in found)
+
+
+def test_what_is_learned_is_performed_by_the_next_node(lesson, folders, sample):
+    before = two_hosts.copies(lesson.model)
+    learned = learn_action(lesson)
+    assert learned.action.prompts == ("a turn",)
+    assert len(learned.losses["loss"]) == 3
+    assert "Learned 3 of 3 steps from 2 clips, 4 frames of 64 x 64." in learned.report
+    assert isinstance(learned.images, ExecutionBlocker)
+    assert same(lesson.model.model.state_dict(), before)
+    plain, acting = (add_action(lesson.model, lesson.motion, action) for action in (None, learned.action))
+    assert not torch.equal(sample(plain), sample(acting))
+
+
+def test_finished_run_gives_its_file_and_loads_nothing(lesson, no_model):
+    first = learn_action(lesson)
+    no_model()
+    again = learn_action(lesson)
+    assert same(again.action.motion, first.action.motion)
+    assert again.losses == first.losses
+    assert again.report == first.report
+
+
+def test_finished_run_goes_on_to_more_steps(lesson, folders):
+    learn_action(replace(lesson, steps=2))
+    learned = learn_action(lesson)
+    assert len(learned.losses["loss"]) == 3
+    found = tensors_of(folders)
+    learn_action(replace(lesson, run_name="whole"))
+    whole, _ = read_tensors(folders / "flash_actions" / "whole.safetensors")
+    assert same(found, whole)
+
+
+def test_cancel_leaves_an_action_and_goes_on_exactly(lesson, folders, monkeypatch):
+    learn_action(replace(lesson, run_name="whole"))
+    whole, _ = read_tensors(folders / "flash_actions" / "whole.safetensors")
+    with monkeypatch.context() as patches:
+        cancel_at(patches, 2)
+        with pytest.raises(comfy.model_management.InterruptProcessingException):
+            learn_action(lesson)
+    assert not comfy.model_management.in_training
+    _, header = read_tensors(folders / "flash_actions" / "turn.safetensors")
+    assert header["flash.steps"] == "2"
+    assert [path.name for path in (folders / "flash_runs" / "turn").glob("checkpoint-*")] == ["checkpoint-2"]
+    learned = learn_action(lesson)
+    assert same(tensors_of(folders), whole)
+    assert len(learned.losses["loss"]) == 3
+
+
+def test_picture_performs_the_action_on_the_way(lesson, folders, monkeypatch):
+    learn_action(replace(lesson, run_name="unseen"))
+    shown = []
+    monkeypatch.setattr(room.NodeDisplay, "show", lambda self, output: shown.append(output))
+    learned = learn_action(replace(lesson, image=torch.rand(1, 50, 80, 3)))
+    names = ["sample-000002.webp", "sample-000003.webp"]
+    assert [one["images"][0]["filename"] for one in shown] == names
+    assert learned.ui == {
+        "images": [{"filename": names[1], "subfolder": "flash/turn", "type": "output"}],
+        "animated": (True,),
+    }
+    assert learned.images.shape == (4, 64, 64, 3)
+    assert all((folders / "output" / "flash" / "turn" / name).is_file() for name in names)
+    unseen, _ = read_tensors(folders / "flash_actions" / "unseen.safetensors")
+    assert same(tensors_of(folders), unseen)
+
+
+def test_file_of_another_run_is_not_written_over(lesson, folders, no_model):
+    other = folders / "flash_actions" / "turn.safetensors"
+    other.write_bytes(b"somebody's work")
+    no_model()
+    with pytest.raises(ValueError, match="this run did not write it"):
+        learn_action(lesson)
+    assert other.read_bytes() == b"somebody's work"
+
+
+def test_other_settings_under_one_name_are_refused(lesson, no_model):
+    learn_action(lesson)
+    no_model()
+    for changed in (
+        replace(lesson, options=replace(OPTIONS, tau=80.0)),
+        replace(lesson, prompt="somebody turns"),
+    ):
+        with pytest.raises(ValueError, match="was begun with other settings"):
+            learn_action(changed)
+
+
+def test_another_vae_under_one_name_is_refused(lesson, no_model):
+    learn_action(lesson)
+    no_model()
+    with torch.inference_mode(False):
+        other = two_hosts.vae()
+        other.encoder.conv_out.weight.data += 1.0
+        other = two_hosts.comfy_vae(other)
+    with pytest.raises(ValueError, match="was begun with another VAE"):
+        learn_action(replace(lesson, vae=other))
+
+
+def test_what_does_not_fit_is_refused_before_anything_is_written(lesson, folders, monkeypatch):
+    monkeypatch.setattr(needs, "_free_memory", lambda training: 30 * 2**20)
+    with pytest.raises(ValueError, match=r"Training needs about .* in Training Options set `checkpointing`"):
+        learn_action(lesson)
+    assert not list((folders / "flash_runs").iterdir())
+    assert not comfy.model_management.in_training
+
+
+def test_full_memory_is_one_sentence_and_the_step_is_kept(lesson, folders, monkeypatch):
+    def full(self, progress):
+        if progress.step == 2:
+            raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(room.NodeDisplay, "step", full)
+    with pytest.raises(ValueError, match="The memory of cpu is full"):
+        learn_action(lesson)
+    assert (folders / "flash_runs" / "turn" / "checkpoint-2").is_dir()
+    assert not comfy.model_management.in_training
+
+
+def test_folder_without_clips_is_refused(lesson, folders):
+    (folders / "nothing").mkdir()
+    with pytest.raises(ValueError, match="holds no clips"):
+        learn_action(replace(lesson, folder=folders / "nothing"))

@@ -130,6 +130,28 @@ def test_a_step_has_the_loss_and_the_gradients_of_the_other_host(make_ours, make
     assert worst(found_gradients, gradients) <= 1e-5
 
 
+def test_version_1_with_its_pooled_norms_learns_alike(flash, shared, motion_path):
+    config = config_of(checkpointing="all")
+    base, weights = two_hosts.diffusers_base(shared), flash.motion_file.read_motion(motion_path, "v1")
+    loss, gradients = learn(DiffusersHost(base, "small", weights, config, CPU), config)
+    motion = flash.backend.load_motion(motion_path, "v1")
+    ours = ComfyHost(shared, clip_of_comfyui(), vae_of_comfyui(), motion, config)
+    found, found_gradients = learn(ours, config)
+    assert abs(found / loss - 1) <= 1e-5
+    assert worst(found_gradients, gradients) <= 1e-5
+
+
+def test_bf16_is_as_far_from_fp32_as_in_the_other_host(make_ours, make_theirs):
+    exact, half = config_of(), config_of(dtype=torch.bfloat16)
+    _, expected = learn(make_theirs(exact), exact)
+    errors = []
+    for make in (make_ours, make_theirs):
+        _, found = learn(make(half), half)
+        whole = [torch.cat([one[name].flatten().float() for name in expected]) for one in (found, expected)]
+        errors.append(difference(*whole))
+    assert errors[0] <= 1.5 * errors[1]
+
+
 @pytest.mark.parametrize("checkpointing", CHECKPOINTING[1:])
 @pytest.mark.parametrize("variant", [1, 5])
 def test_checkpointing_changes_no_gradient(make_ours, variant, checkpointing):

@@ -159,6 +159,16 @@ def packed_files() -> list[str]:
     return sorted(name for name in git_files("--exclude-standard") - ignored if (ROOT / name).is_file())
 
 
+def write_clips(folder: Path) -> None:
+    """Two clips of a disc that crosses the picture."""
+    folder.mkdir()
+    for i in range(2):
+        frames = [Image.new("RGB", (96, 64), (40, 120 + 60 * i, 90)) for _ in range(12)]
+        for place, frame in enumerate(frames):
+            ImageDraw.Draw(frame).ellipse((6 * place, 20, 6 * place + 24, 44), fill=(230, 60, 40))
+        frames[0].save(folder / f"{i}.gif", save_all=True, append_images=frames[1:], duration=125)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for report in terminalreporter.stats.get("skipped", []):
         if "THE FRONTEND TESTS DID NOT RUN" in str(report.longrepr):
@@ -192,6 +202,7 @@ def base() -> Iterator[Path]:
         write_learned_action(base / "models/flash_actions/shooting.safetensors", motion)
         write_decoder(base / "models/flash_decoders/details.safetensors", checkpoint)
         write_picture(base / "input/example.png")
+        write_clips(base / "input/my_clips")
         yield base
 
 
@@ -241,7 +252,8 @@ class Server:
         assert history["status"]["status_str"] == "success", json.dumps(
             history["status"]["messages"], indent=1
         )
-        (saved,) = (file for node in history["outputs"].values() for file in node["images"])
+        files = (file for node in history["outputs"].values() for file in node.get("images", []))
+        (saved,) = (file for file in files if file["type"] == "output" and "flash" not in file["subfolder"])
         return self.base / "output" / saved["subfolder"] / saved["filename"]
 
     def wait_for(self, what, description: str, seconds: float = 300) -> Any:
@@ -303,6 +315,8 @@ def small_prompt():
         changes = {"width": 64, "height": 64, "steps": steps} | ({} if seed is None else {"seed": seed})
         for node in prompt.values():
             node["inputs"].update((key, value) for key, value in changes.items() if key in node["inputs"])
+            if node["class_type"] == "FLASH_TrainingOptions":
+                node["inputs"].update(size=64, frames=4, pool=1, sample_every=1, sample_steps=1)
         return prompt
 
     return small_prompt

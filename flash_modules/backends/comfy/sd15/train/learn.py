@@ -92,6 +92,11 @@ class _Plan:
     def goes_on(self) -> bool:
         return (self.folder / SETTINGS).is_file()
 
+    @property
+    def sample_prompt(self) -> str:
+        """Of the picture that performs the action on the way."""
+        return self.lesson.prompt.strip() or self.clips.used[0].caption
+
     def open_run(self) -> RunFolder:
         """The run's folder. Raises ValueError if it was begun with other settings or models."""
         run = RunFolder(self.folder.parent, self.lesson.run_name, self.settings)
@@ -149,8 +154,7 @@ def _check_encoders(file: Path, lesson: Lesson) -> None:
 def _training_alone() -> Iterator[None]:
     """ComfyUI knows that something trains, its models are off the device; afterwards all is given back."""
     before = comfy.model_management.in_training
-    with torch.inference_mode():
-        comfy.model_management.unload_all_models()
+    _unload_models()
     comfy.model_management.in_training = True
     try:
         yield
@@ -160,6 +164,11 @@ def _training_alone() -> Iterator[None]:
         comfy.model_management.soft_empty_cache()
 
 
+def _unload_models() -> None:
+    with torch.inference_mode():
+        comfy.model_management.unload_all_models()
+
+
 def _train(plan: _Plan) -> int:
     """The step that the action in the file has learned."""
     lesson, loop = plan.lesson, plan.config.loop
@@ -167,6 +176,8 @@ def _train(plan: _Plan) -> int:
         lesson.model, lesson.clip, lesson.vae, lesson.motion, plan.config, header=plan.result.header
     )
     training = ActionTraining(host, plan.clips.used, plan.config)
+    training.embeds(plan.sample_prompt)
+    _unload_models()  # the text encoder is needed no more
     if not plan.goes_on:  # a run that goes on has shown that it fits
         check_memory(training)
     run = plan.open_run()
@@ -205,10 +216,9 @@ class _Sitting:
     def _sample(self, image_BHWC: Tensor, step: int) -> None:
         config = self.plan.config
         picture_1HWC = _square(image_BHWC[:1, ..., :3].clone(), config.method.augment.size)
-        prompt = self.plan.lesson.prompt.strip() or self.training.clips[0].caption
         sampler = SamplerConfig(num_frames=config.sampling.num_frames, steps=self.plan.options.sample_steps)
         with torch.no_grad():
-            frames = self.training.animate(picture_1HWC, prompt, config.seed, sampler)
+            frames = self.training.animate(picture_1HWC, self.plan.sample_prompt, config.seed, sampler)
             path = write_sample(self.plan.lesson.run_name, step, frames)
         self.display.show(as_output(path))
 

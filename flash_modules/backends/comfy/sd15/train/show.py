@@ -39,7 +39,10 @@ class NodeDisplay:
         parts = [f"Step {progress.step} of {self._steps}", f"loss {progress.loss:.4f}"]
         if gaps := len(self._times) - 1:
             speed = (self._times[-1] - self._times[0]) / gaps
-            parts += [f"{speed:.2g} s a step", f"{_span(speed * (self._steps - progress.step))} left"]
+            parts += [
+                f"{speed:.{0 if speed >= 10 else 2}f} s a step",
+                f"{_span(speed * (self._steps - progress.step))} left",
+            ]
         self.say(" · ".join([*parts, self._used_memory()]))
         self._bar.update_absolute(progress.step, self._steps)
 
@@ -64,7 +67,9 @@ class NodeDisplay:
 
 def _span(seconds: float) -> str:
     minutes = round(seconds / 60)
-    return f"{seconds:.0f} s" if minutes < 2 else f"{minutes // 60} h {minutes % 60:02} min"
+    if minutes < 2:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
 def sample_folder(run_name: str) -> Path:

@@ -125,7 +125,7 @@ class Demo:
     @property
     def commands(self) -> list[list[str]]:
         """Arguments of `python -m flash_modules`: learn, then animate each picture without and with it."""
-        action = ["--action", str(self._action), "--decoder", str(DETAILS)]
+        action = ["--action", str(self._action), "--decoder", str(DETAILS), "--keep-first-frame"]
         return [
             self._learn(),
             *(self._animate(subject, "before", []) for subject in self.subjects),

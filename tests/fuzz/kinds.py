@@ -40,7 +40,7 @@ from flash_pack.tests.backends.small_models import (
     small_unet,
     small_vae,
 )
-from flash_pack.tests.backends.test_cli import write_decoder
+from flash_pack.tests.backends.test_cli_animate import write_decoder
 from flash_pack.tests.fuzz.mutations import (
     BYTES,
     pickle_attacks,

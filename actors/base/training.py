@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from flash_modules.files.tensor_file import Tensors, read_tensors, write_tensors
-from flash_modules.training.loop import restore, snapshot
+from flash_modules.training.loop import check_fits, restore, snapshot
 from flash_modules.training.run_folder import LossTable, Progress, RunFolder
 
 LossOfStep = Callable[[int, float], Tensor]
@@ -111,7 +112,8 @@ class _Stage:
         self.device = next(iter(weights.values())).device
         self.average = {name: weight.detach().clone() for name, weight in weights.items()}
         self.progress = Progress()
-        checkpoint, _ = run.newest()
+        averages = {f"average/{name}": average for name, average in self.average.items()}
+        checkpoint, _ = run.newest(partial(check_fits, weights={**weights, **averages}))
         if checkpoint:
             restore(checkpoint, weights, self.optimizer)
             self.progress = checkpoint.progress

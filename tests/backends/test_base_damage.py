@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import AutoencoderKL
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -272,6 +273,23 @@ def test_weights_of_another_shape_in_a_single_file_are_refused(
     if with_vae:
         with pytest.raises(ValueError, match=r"model\.safetensors "):
             load_vae(with_vae)
+
+
+def test_a_vae_file_is_built_by_the_config_beside_it(tmp_path: Path) -> None:
+    vae = AutoencoderKL(
+        block_out_channels=(32, 64),
+        down_block_types=["DownEncoderBlock2D"] * 2,
+        up_block_types=["UpDecoderBlock2D"] * 2,
+        layers_per_block=1,
+        scaling_factor=0.7,
+    )
+    vae.save_pretrained(tmp_path)
+    found = load_vae(tmp_path / PARTS["vae"])
+    assert_same(found, vae)
+    assert found.config.scaling_factor == 0.7
+    (tmp_path / "config.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"config.json is damaged"):
+        load_vae(tmp_path / PARTS["vae"])
 
 
 def test_a_vae_file_under_the_names_of_diffusers_is_read(base_folder: Path, tmp_path: Path) -> None:

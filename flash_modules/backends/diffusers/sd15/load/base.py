@@ -149,13 +149,18 @@ def load_vae(path: Path) -> AutoencoderKL:
 
     Raises ValueError if it is another kind of VAE, or damaged.
     """
-    vae = read_vae(path) if path.is_file() else _read_vae_folder(path)
+    if not path.is_file():
+        vae = _read_vae_folder(path)
+    elif (path.parent / "config.json").is_file():  # a file of such a folder, which says how it is built
+        vae = _read_vae_folder(path.parent, path)
+    else:
+        vae = read_vae(path)
     vae.eval().requires_grad_(False)
     try_vae(vae, path)
     return vae
 
 
-def _read_vae_folder(path: Path) -> AutoencoderKL:
+def _read_vae_folder(path: Path, file: Path | None = None) -> AutoencoderKL:
     folder = path / "vae" if (path / "vae").is_dir() else path
     if not (folder / "config.json").is_file():
         raise ValueError(
@@ -167,7 +172,7 @@ def _read_vae_folder(path: Path) -> AutoencoderKL:
             f"{folder} holds a {short(kind)} with {short(channels)} latent channels, and not the "
             "AutoencoderKL of Stable Diffusion 1.5: give that one's folder."
         )
-    return read_unet_or_vae(folder, AutoencoderKL)
+    return read_unet_or_vae(folder, AutoencoderKL, file)
 
 
 def _read_folder(folder: Path) -> Parts:

@@ -82,12 +82,15 @@ def telling(what: str):
         raise ValueError(f"{what} ({type(error).__name__}: {short(error)}).") from error
 
 
-def read_unet_or_vae(folder: Path, kind: Callable[..., Model]) -> Model:
-    """A model in diffusers' layout. Raises ValueError if its settings or weights are odd, or do not fit."""
+def read_unet_or_vae(folder: Path, kind: Callable[..., Model], file: Path | None = None) -> Model:
+    """A model in diffusers' layout, its weights from that file if one is given.
+
+    Raises ValueError if its settings or weights are odd, or do not fit.
+    """
     config = _settings(folder, inspect.signature(kind).parameters)
     with telling(f"{folder / 'config.json'} describes no model"), torch.device("meta"):
         model = kind(**config)
-    weights = {new_name(name): tensor for name, tensor in _read_weights(folder, _PARTS).items()}
+    weights = {new_name(name): tensor for name, tensor in _read_weights(folder, _PARTS, file).items()}
     unknown = {name for name in weights if _PARTS.match(name)} - model.state_dict().keys()
     if unknown:
         raise ValueError(
@@ -102,7 +105,7 @@ def read_text_encoder(folder: Path) -> CLIPTextModel:
     config = _settings(folder, _TEXT_SETTINGS)
     with telling(f"{folder / 'config.json'} describes no text encoder"):
         model = new_text_encoder(CLIPTextConfig(**config))
-    weights = _read_weights(folder, _TEXT_MODEL)
+    weights = _read_weights(folder, _TEXT_MODEL, None)
     _filled_from(
         folder, inner(model), {name.removeprefix("text_model."): tensor for name, tensor in weights.items()}
     )
@@ -144,11 +147,11 @@ def _settings(folder: Path, known: Container[str]) -> dict[str, Any]:
     return config
 
 
-def _read_weights(folder: Path, begins: re.Pattern[str]) -> Tensors:
+def _read_weights(folder: Path, begins: re.Pattern[str], file: Path | None) -> Tensors:
     weights: Tensors = {}
     try:
-        for file in _weight_files(folder):
-            weights |= read_tensors(file)[0]
+        for part in [file] if file else _weight_files(folder):
+            weights |= read_tensors(part)[0]
         return plain_weights(weights, begins, folder.name)[0]
     except (ValueError, OSError) as error:
         raise ValueError(f"The weights in {folder} cannot be read ({error}): download them again.") from error

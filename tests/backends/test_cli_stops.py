@@ -270,12 +270,12 @@ def test_a_second_training_of_one_name_is_refused(train, tmp_path: Path, monkeyp
         monkeypatch.setattr(cli.train, "check_memory", lambda training: None)
         with contextlib.redirect_stderr(io.StringIO()) as err:
             assert train() == 2
-        said.append(sentence_of(err.getvalue()))
+        said.append(err.getvalue())
         save(board, progress)
 
     monkeypatch.setattr(cli.progress.Board, "step", second)
     assert train() == 0
-    assert "The run 'wave' is being trained by another process" in said[0]
+    assert "error: The run 'wave' is being trained by another process" in said[0]
     assert newest(tmp_path) == 5
 
 

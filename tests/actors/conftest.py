@@ -18,6 +18,8 @@ from actors.base.pretrain import MINUTES, STAGES, Pretraining
 from actors.base.training import Limit
 from flash_modules.cli import main as product
 
+torch.set_num_threads(1)  # models this small only wait for a second thread
+
 
 @pytest.fixture(autouse=True)
 def same_draws() -> None:

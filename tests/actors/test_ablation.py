@@ -13,6 +13,7 @@ from actors.judge.reader import Reader, load_reader
 from actors.studies import ablation, learning
 from actors.studies.ablation import BEFORE, CONDITIONS, TABLES, Judge, Result, figure, table
 from actors.studies.learning import Evaluation, Lesson, prepare
+from actors.world.clips import true_clips
 
 SCORES = Scores(
     joint_error=10.0,
@@ -28,6 +29,12 @@ SCORES = Scores(
 )
 
 
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error of the noise is taken at two timesteps of five."""
+    monkeypatch.setattr(learning, "_TIMESTEPS", (300, 700))
+
+
 @pytest.fixture(scope="module")
 def reader() -> Reader:
     return load_reader()
@@ -35,9 +42,10 @@ def reader() -> Reader:
 
 @pytest.fixture
 def judge(reader: Reader, tiny_base: Path, tiny_details: Path, monkeypatch: pytest.MonkeyPatch) -> Judge:
-    """It asks for one clip and one picture, in two sampling steps; a clip is encoded once."""
+    """It asks for one clip and one picture, in two sampling steps; a clip is encoded once, truths are two."""
     monkeypatch.setattr(learning, "SAMPLER", replace(learning.SAMPLER, steps=2))
     monkeypatch.setattr(learning, "POOL", 1)
+    monkeypatch.setattr(learning, "true_clips", partial(true_clips, num=2))
     return Judge(reader, tiny_base, tiny_details, partial(Evaluation, num_clips=1, num_pictures=1))
 
 

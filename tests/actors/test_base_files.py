@@ -23,8 +23,6 @@ from flash_modules.animatediff.motion_file import read_motion
 from flash_modules.backends.diffusers.sd15 import encode_prompt, find_base, load_base
 from flash_modules.cli import main as flash
 
-torch.set_num_threads(1)
-
 WORDS = ("a", "person", "is", "doing", "push-ups", "shirt", "hi", "hip", "red", ",")
 CAPTION = "a person is doing push-ups, red shirt"
 

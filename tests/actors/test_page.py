@@ -22,6 +22,7 @@ def test_the_page_and_its_picture_show_every_action_beside_its_truth(
     monkeypatch.setattr(SmallBase, "animate", two_steps)
     monkeypatch.setattr(page, "ACTIONS", ("arm wave", "push-up"))
     monkeypatch.setattr(page, "EXTRA_MOTIONS", ())
+    monkeypatch.setattr(page, "NUM_TRUTHS", 2)
     seen: list[page.Sample] = []
     drawn = page.draw_samples
 

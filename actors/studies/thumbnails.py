@@ -13,6 +13,7 @@ _SIZE, _BACK, _INK, _DIM = 512, (30, 31, 38), (245, 240, 225), (150, 150, 160)
 _BOXES = {
     "Animate-a-picture": ("First Frame", "KSampler"),
     "Animate-a-picture-one-node": ("FLASH Video Sampler",),
+    "Learn-an-action": ("Learn Action",),
     "Perform-a-learned-action": ("Apply Action",),
 }
 """What stands between picture and video, in the order of use."""
@@ -27,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def write_thumbnails(folder: Path) -> None:
     """Write a JPEG for each template. They are drawings: no model made them."""
     for number, (name, boxes) in enumerate(_BOXES.items(), start=1):
-        _thumbnail(number, boxes, learned=name.startswith("Perform")).save(folder / f"{name}.jpg", quality=85)
+        _thumbnail(number, boxes, learned=name.endswith("action")).save(folder / f"{name}.jpg", quality=85)
 
 
 def _thumbnail(number: int, boxes: tuple[str, ...], *, learned: bool) -> Image.Image:

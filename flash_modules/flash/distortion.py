@@ -1,5 +1,6 @@
 """Distorted clips, for the Detail Enhancement Decoder to mend (FLASH, arXiv:2503.00276, A2.3, A3.2)."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -35,7 +36,10 @@ class DistortionConfig:
             raise ValueError(f"`kernels` must be odd numbers of pixels, but they are {self.kernels}.")
         if not 0.0 <= self.coloured <= 1.0:
             raise ValueError(f"`coloured` must lie between 0 and 1, but it is {self.coloured}.")
-        if not 0.0 <= self.elastic[0] <= self.elastic[1]:
+        for name in ("colour", "hue", "elastic_sigma"):
+            if not 0.0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"`{name}` must be a number from 0 on, but it is {getattr(self, name)}.")
+        if not 0.0 <= self.elastic[0] <= self.elastic[1] < math.inf:
             raise ValueError(f"`elastic` must be two rising numbers from 0 on, but it is {self.elastic}.")
 
 

@@ -12,6 +12,8 @@ from flash_pack.flash_modules.files.tensor_file import read_tensors, write_tenso
 from flash_pack.flash_modules.flash.action_file import Action, Source, plan_action, read_action, write_action
 from flash_pack.flash_modules.flash.decoder_file import read_detail_decoder
 from flash_pack.flash_modules.flash.detail_decoder import DetailDecoder, DetailDecoderConfig
+from flash_pack.flash_modules.flash.distortion import DistortionConfig
+from flash_pack.flash_modules.flash.training.latent_pool import PoolConfig
 
 KV = [f"lora_unet_mid_block_attentions_0_attn{i}_to_{letter}" for i in (1, 2) for letter in "kv"]
 PLACE = (
@@ -84,6 +86,17 @@ def test_a_strength_that_is_no_number_is_refused(
     decoder = DetailDecoder(DetailDecoderConfig(channels=(8,), width=4))
     with pytest.raises(ValueError, match="The strength of details must be a number, but it is"):
         decoder.enhance(0, torch.zeros(1, 8, 4, 4), torch.zeros(1, 8, 4, 4), strength)
+
+
+@pytest.mark.parametrize("name", ["colour", "hue", "elastic_sigma"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0])
+def test_a_strength_of_distortion_that_is_no_number_is_refused(name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=f"`{name}` must be a number from 0 on"):
+        DistortionConfig(**{name: value})
+    with pytest.raises(ValueError, match="`elastic` must be two rising numbers"):
+        DistortionConfig(elastic=(0.0, float("inf")))
+    with pytest.raises(ValueError, match="`memory_gib` must be 0 or more"):
+        PoolConfig(memory_gib=float("nan"))
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,8 @@ class PoolConfig:
     def __post_init__(self) -> None:
         if self.per_clip < 1:
             raise ValueError(f"`per_clip` must be 1 or more, but it is {self.per_clip}.")
+        if not self.memory_gib >= 0.0:
+            raise ValueError(f"`memory_gib` must be 0 or more, but it is {self.memory_gib}.")
         if self.renew_micro_batches < 0:
             raise ValueError(
                 f"`renew_micro_batches` must be 0 (never) or more, but it is {self.renew_micro_batches}."

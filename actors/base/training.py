@@ -18,7 +18,8 @@ from tqdm import tqdm
 
 from flash_modules.files.tensor_file import Tensors, read_tensors, write_tensors
 from flash_modules.training.loop import check_fits, restore, snapshot
-from flash_modules.training.run_folder import LossTable, Progress, RunFolder
+from flash_modules.training.losses import LossTable
+from flash_modules.training.run_folder import Progress, RunFolder
 
 LossOfStep = Callable[[int, float], Tensor]
 """``loss_of_step(step, over) -> loss``, the same for the same step and weights; `over` is of the stage."""

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from flash_modules.backends.diffusers.sd15 import make_detail_decoder
 from flash_modules.flash.decoder_file import read_detail_decoder
 from flash_modules.flash.training.method import VARIANTS, MethodConfig
-from flash_modules.training.run_folder import read_losses
+from flash_modules.training.losses import read_losses
 
 from ..base.small_base import DETAILS, FOLDER, image_size
 from ..judge.measures import Scores, gap_closed

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from flash_modules.cli import main as product
 from flash_modules.files.clip_files import examine, read_frames
 from flash_modules.files.video_files import as_picture, write_picture, write_video
-from flash_modules.training.run_folder import read_losses
+from flash_modules.training.losses import read_losses
 
 from ..base import small_base
 from ..base.small_base import DETAILS, FOLDER, MOTION, image_size

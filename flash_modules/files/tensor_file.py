@@ -15,7 +15,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from .pickle_file import Damaged, Unsafe, read_pickle
+from .pickle_file import read_pickle
+from .pickle_storages import Damaged, Unsafe
 from .whole import whole
 
 Tensors = dict[str, Tensor]

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from ..files.tensor_file import some
-from .run_folder import Checkpoint, LossTable, Progress, RunFolder
+from .losses import LossTable
+from .run_folder import Checkpoint, Progress, RunFolder
 
 Shield = Callable[[], AbstractContextManager[object]]
 """Holds back, as long as it lasts, what else would break in: a second Ctrl-C."""

@@ -13,7 +13,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from flash_pack.flash_modules.files.pickle_file import Damaged, Unsafe, read_pickle
+from flash_pack.flash_modules.files.pickle_file import read_pickle
+from flash_pack.flash_modules.files.pickle_storages import Damaged, Unsafe
 from flash_pack.flash_modules.files.tensor_file import read_tensors
 from flash_pack.tests.fuzz.mutations import pickle_attacks
 

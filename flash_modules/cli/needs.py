@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 
 from ..flash.training.action_training import ActionTraining, Host
-from ..flash.training.needs import frugal_settings, training_memory
+from ..flash.training.needs import check_fits, gib, memory_was_full, nearest_that_fits, training_memory
 from .device import free_memory
 
 
@@ -24,8 +24,8 @@ def needs(training: ActionTraining[Host]) -> Iterator[str]:
         f"{cost.flops / 1e12:.3g} TFLOP."
     )
     yield (
-        f"Memory: about {_gib(training_memory(training))} at checkpointing {config.checkpointing}; "
-        f"{_gib(free_memory(training.host.device))} are free."
+        f"Memory: about {gib(training_memory(training))} at checkpointing {config.checkpointing}; "
+        f"{gib(free_memory(training.host.device))} are free."
     )
     yield (
         f"Time: about {seconds:.2f} s a step and {config.loop.steps * seconds / 3600:.1f} h for "
@@ -36,38 +36,26 @@ def needs(training: ActionTraining[Host]) -> Iterator[str]:
 
 def check_memory(training: ActionTraining[Host]) -> None:
     """Raise ValueError, with settings that fit, if training takes more memory than is free."""
-    free = free_memory(training.host.device)
-    needed = training_memory(training)
-    if needed > free:
-        raise ValueError(
-            f"Training needs about {_gib(needed)} of memory, but {_gib(free)} are free on "
-            f"{training.host.device}: {_remedy(training, free)}."
-        )
+    check_fits(training, free_memory(training.host.device), _remedy)
 
 
 def out_of_memory(training: ActionTraining[Host]) -> ValueError:
     """What to say when memory ran out all the same."""
-    needed = training_memory(training)
-    return ValueError(
-        f"The memory of {training.host.device} is full; about {_gib(needed)} were expected to do, but other "
-        f"programs take some too. Close them, or: {_remedy(training, 0.9 * needed)}. The last checkpoint is "
-        "kept, and so is what was encoded until then."
-    )
+    full = memory_was_full(training, _remedy)
+    return ValueError(f"{full} The last checkpoint is kept, and so is what was encoded until then.")
 
 
 def _remedy(training: ActionTraining[Host], free: float) -> str:
-    """The settings nearest to the present ones that fit."""
-    config, needed = training.config, 0
-    for size, checkpointing in frugal_settings(training):
-        needed = training_memory(training, size, checkpointing)
-        if needed <= free:
-            flags = [f"--size {size}"] if size != config.method.augment.size else []
-            flags += [f"--checkpointing {checkpointing}"] if checkpointing != config.checkpointing else []
-            return f"give `{' '.join(flags)}`, which needs about {_gib(needed)}"
-    return (
-        f"even `--size {size} --checkpointing {checkpointing}` needs about {_gib(needed)}, so take "
-        "fewer --frames or another device"
-    )
+    """The settings nearest to the present ones that fit, as flags."""
+    config, near = training.config, nearest_that_fits(training, free)
+    if not near.fits:
+        return (
+            f"even `--size {near.size} --checkpointing {near.checkpointing}` needs about "
+            f"{gib(near.needed)}, so take fewer --frames or another device"
+        )
+    flags = [f"--size {near.size}"] if near.size != config.method.augment.size else []
+    flags += [f"--checkpointing {near.checkpointing}"] if near.checkpointing != config.checkpointing else []
+    return f"give `{' '.join(flags)}`, which needs about {gib(near.needed)}"
 
 
 def _flops_per_second(device: torch.device, dtype: torch.dtype) -> float:
@@ -80,7 +68,3 @@ def _flops_per_second(device: torch.device, dtype: torch.dtype) -> float:
         float((matrix @ matrix)[0, 0])  # waits for the device
         best = min(best, time.perf_counter() - start)
     return size**3 / best
-
-
-def _gib(num_bytes: float) -> str:
-    return f"{num_bytes / 2**30:.1f} GiB"

@@ -1,6 +1,7 @@
 """The memory that training an action takes, and the settings that need less."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from .action_training import CHECKPOINTING, ActionTraining, Checkpointing, Host
 from .method import PRESETS
@@ -23,3 +24,50 @@ def frugal_settings(training: ActionTraining[Host]) -> Iterator[tuple[int, Check
     stronger = CHECKPOINTING[CHECKPOINTING.index(config.checkpointing) :]
     smaller = sorted((pixels for pixels in PRESETS.values() if pixels < size), reverse=True)
     yield from ((pixels, checkpointing) for pixels in (size, *smaller) for checkpointing in stronger)
+
+
+@dataclass(frozen=True)
+class Frugal:
+    """Settings of a training, and the bytes that it takes with them."""
+
+    size: int
+    checkpointing: Checkpointing
+    needed: int
+    fits: bool
+
+
+Remedy = Callable[[ActionTraining[Host], float], str]
+"""``remedy(training, free) -> words``: what to change so that it fits into so many bytes."""
+
+
+def nearest_that_fits(training: ActionTraining[Host], free: float) -> Frugal:
+    """The settings nearest to the present ones that fit, else those that need the least."""
+    for size, checkpointing in frugal_settings(training):
+        needed = training_memory(training, size, checkpointing)
+        if needed <= free:
+            return Frugal(size, checkpointing, needed, fits=True)
+    return Frugal(size, checkpointing, needed, fits=False)
+
+
+def check_fits(training: ActionTraining[Host], free: float, remedy: Remedy) -> None:
+    """Raise ValueError, with the remedy, if training takes more than so many bytes."""
+    needed = training_memory(training)
+    if needed > free:
+        raise ValueError(
+            f"Training needs about {gib(needed)} of memory, but {gib(free)} are free on "
+            f"{training.host.device}: {remedy(training, free)}."
+        )
+
+
+def memory_was_full(training: ActionTraining[Host], remedy: Remedy) -> str:
+    """What to say when memory ran out all the same."""
+    needed = training_memory(training)
+    return (
+        f"The memory of {training.host.device} is full; about {gib(needed)} were expected to do, but other "
+        f"programs take some too. Close them, or: {remedy(training, 0.9 * needed)}."
+    )
+
+
+def gib(num_bytes: float) -> str:
+    """Bytes in words."""
+    return f"{num_bytes / 2**30:.1f} GiB"

@@ -6,12 +6,12 @@ from types import ModuleType
 import pytest
 import torch
 from comfy.samplers import ddim_scheduler
-from comfy.utils import unet_to_diffusers
 from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
 from diffusers import MotionAdapter, UNet2DConditionModel, UNetMotionModel
 
 from flash_pack.flash_modules.backends.diffusers import sd15 as diffusers_backend
 from flash_pack.tests.backends.small_models import per_frame, randomise
+from flash_pack.tests.comfy.backend.two_hosts import diffusers_unet
 
 
 @dataclass(frozen=True)
@@ -24,19 +24,7 @@ class Twin:
 
 @pytest.fixture
 def twin(model) -> Twin:
-    config = model.model.model_config.unet_config
-    unet = UNet2DConditionModel(
-        block_out_channels=tuple(config["model_channels"] * m for m in config["channel_mult"]),
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        layers_per_block=2,
-        cross_attention_dim=config["context_dim"],
-        attention_head_dim=config["num_heads"],
-    )
-    weights = model.model.diffusion_model.state_dict()
-    names = unet_to_diffusers(config)
-    unet.load_state_dict({theirs: weights[names[theirs]].clone() for theirs in unet.state_dict()})
-    return Twin(diffusers_backend, unet.eval())
+    return Twin(diffusers_backend, diffusers_unet(model))
 
 
 @pytest.fixture

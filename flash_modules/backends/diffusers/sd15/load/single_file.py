@@ -14,7 +14,8 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from .....animatediff.noise_schedule import MODELSPEC, Prediction
 from .....files.plain_weights import plain_weights
 from .....files.tensor_file import Tensors, read_tensors, some
-from .fill import Unfit, filled, inner, new_name, new_text_encoder, telling
+from ...fill import Unfit, filled, telling
+from .fill import inner, new_name, new_text_encoder
 
 Parts = tuple[UNet2DConditionModel, AutoencoderKL, CLIPTextModel, Prediction]
 """U-Net, VAE, text encoder, and what the U-Net predicts."""

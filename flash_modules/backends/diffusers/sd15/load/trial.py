@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from .....files.tensor_file import check_numbers
-from .fill import telling
+from ...fill import telling
 
 
 def read_tokenizer(folder: Path, num_words: int) -> CLIPTokenizer:

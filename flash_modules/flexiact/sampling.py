@@ -51,7 +51,8 @@ def dpm_steps(num_steps: int) -> list[Step]:
 
     DPM-Solver++ (arXiv:2211.01095), 2M as an SDE, in closed form, so that no infinite signal-to-noise ratio
     is ever computed. Deviation: where num_steps does not divide 1000, diffusers' CogVideoXDPMScheduler ends
-    its steps up to one timestep off where the next one begins; ours end there.
+    its steps up to one timestep off where the next one begins, and may never reach clean latents; ours end
+    there, and do.
     """
     timesteps = trailing_timesteps(num_steps)
     alphas = [float(alphas_cumprod()[timestep]) for timestep in timesteps] + [1.0]

@@ -1,0 +1,29 @@
+"""FlexiAct on diffusers' CogVideoX: without ComfyUI."""
+
+from .guidance import guided_velocity
+from .load.base import (
+    BaseFiles,
+    Shape,
+    find_base,
+    load_text_encoder,
+    load_transformer,
+    load_vae,
+)
+from .load.encode import decode_video, encode_picture, encode_prompt
+from .offload import keep_blocks_on_cpu
+from .transfer import add_transfer
+
+__all__ = [
+    "BaseFiles",
+    "Shape",
+    "add_transfer",
+    "decode_video",
+    "encode_picture",
+    "encode_prompt",
+    "find_base",
+    "guided_velocity",
+    "keep_blocks_on_cpu",
+    "load_text_encoder",
+    "load_transformer",
+    "load_vae",
+]

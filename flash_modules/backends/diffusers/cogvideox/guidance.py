@@ -1,0 +1,86 @@
+"""What CogVideoX predicts for a video that starts with a picture, with classifier-free guidance."""
+
+import torch
+from diffusers import CogVideoXTransformer3DModel
+from diffusers.models.embeddings import get_3d_rotary_pos_embed
+from torch import Tensor
+
+from ....flexiact.sampling import Predict
+
+
+def rotary_positions(
+    transformer: CogVideoXTransformer3DModel, num_frames: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Cosines and sines (N, D) of the video's tokens: whole numbers, for the size that was trained."""
+    config = transformer.config
+    grid = config.sample_height // config.patch_size, config.sample_width // config.patch_size
+    return get_3d_rotary_pos_embed(
+        embed_dim=config.attention_head_dim,
+        crops_coords=((0, 0), grid),
+        grid_size=grid,
+        temporal_size=num_frames,
+        device=device,
+    )
+
+
+def predict_velocity(
+    transformer: CogVideoXTransformer3DModel,
+    latents_BFCHW: Tensor,
+    picture_BFCHW: Tensor,
+    timestep_B: Tensor,
+    text_embeds_BMC: Tensor,
+) -> Tensor:
+    """Velocity (B, F, C, H, W) of noisy latents; the picture's latent is on channels after theirs.
+
+    Raises ValueError for videos of another shape than the trained one: diffusers would use positions that
+    were never learned.
+    """
+    _check_shape(transformer, latents_BFCHW)
+    rotary = rotary_positions(transformer, latents_BFCHW.shape[1], latents_BFCHW.device)
+    (velocity_BFCHW,) = transformer(
+        torch.cat([latents_BFCHW, picture_BFCHW], dim=2).to(transformer.dtype),
+        text_embeds_BMC.to(transformer.dtype),
+        timestep_B,
+        image_rotary_emb=rotary,
+        return_dict=False,
+    )
+    return velocity_BFCHW.to(latents_BFCHW)
+
+
+def _check_shape(transformer: CogVideoXTransformer3DModel, latents_BFCHW: Tensor) -> None:
+    config = transformer.config
+    frames = (config.sample_frames - 1) // config.temporal_compression_ratio + 1
+    wanted = frames, config.in_channels // 2, config.sample_height, config.sample_width
+    found = tuple(latents_BFCHW.shape[1:])
+    if found != wanted:
+        raise ValueError(
+            f"The latents have the shape {found}, and this model knows only {wanted} (frames, channels, "
+            f"height, width): make a video of {config.sample_frames} frames, "
+            f"{8 * config.sample_width} x {8 * config.sample_height}."
+        )
+
+
+def guided_velocity(
+    transformer: CogVideoXTransformer3DModel,
+    picture_1CHW: Tensor,
+    prompt: Tensor,
+    negative: Tensor,
+    cfg: float,
+) -> Predict:
+    """A `Predict` for a video that starts with this picture, a scaled latent (1, C, H, W).
+
+    `prompt` and `negative` are text embeddings (1, M, C). The two predictions of a step run one after the
+    other, which takes half the memory of a batch. cfg 1 is the prompt alone (arXiv:2207.12598).
+    """
+
+    def predict(latents_FCHW: Tensor, timestep: int) -> Tensor:
+        picture_FCHW = torch.zeros_like(latents_FCHW)
+        picture_FCHW[:1] = picture_1CHW
+        timestep_1 = torch.tensor([timestep], device=latents_FCHW.device)
+        cond, *uncond = (
+            predict_velocity(transformer, latents_FCHW[None], picture_FCHW[None], timestep_1, text_embeds)[0]
+            for text_embeds in ((prompt,) if cfg == 1 else (prompt, negative))
+        )
+        return uncond[0] + cfg * (cond - uncond[0]) if uncond else cond
+
+    return predict

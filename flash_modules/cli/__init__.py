@@ -1,4 +1,4 @@
-"""The command line: animate a picture, look at clips, learn an action; without ComfyUI."""
+"""The command line: animate a picture, look at clips, learn an action, transfer one; without ComfyUI."""
 
 import argparse
 import io
@@ -9,9 +9,11 @@ import torch
 
 from .animate import add_animate
 from .clips import add_preview
+from .convert import add_convert
 from .stopped import place, stamp, what_is_left
 from .train import add_train
 from .train_decoder import add_train_decoder
+from .transfer import add_transfer_command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,11 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except torch.cuda.OutOfMemoryError:
-        print(
-            "error: the GPU's memory is full: use a smaller --size or fewer --frames, or for training "
-            "--checkpointing all.",
-            file=sys.stderr,
-        )
+        print(f"error: the GPU's memory is full: {parsed.when_full}.", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"Stopped. {what_is_left(parsed, before)}", file=sys.stderr)
@@ -51,8 +49,15 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m flash_modules",
         description="Animate a picture, and learn actions from clips, without ComfyUI.",
     )
+    parser.set_defaults(
+        when_full="use a smaller --size or fewer --frames, or for training --checkpointing all"
+    )
     commands = parser.add_subparsers(title="commands", required=True)
     add_animate(commands.add_parser("animate", help="make a video that starts with your picture"))
+    add_transfer_command(
+        commands.add_parser("transfer", help="let your picture perform the action of one clip")
+    )
+    add_convert(commands.add_parser("convert", help="write released files of FlexiAct as safetensors"))
     add_preview(commands.add_parser("preview", help="look at the clips of an action before training"))
     add_train(commands.add_parser("train", help="learn an action from clips"))
     add_train_decoder(commands.add_parser("train-decoder", help="learn to keep a picture's details"))

@@ -1,6 +1,5 @@
 """Clips to learn from: which files and folders they are, what is seen in them, and why some are left out."""
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +8,7 @@ from torch import Tensor
 
 from ..files.clip_files import VIDEO_SUFFIXES, check_frames, examine, read_frames
 from ..files.containers import reasons
+from ..files.digest import files_sha256
 from ..files.footage import Footage, Size
 from ..files.pictures import ANIMATION_SUFFIXES, PICTURE_SUFFIXES, frame_paths, moves, natural_order
 from . import captions
@@ -124,16 +124,7 @@ def find_clips(
 
 def clip_hashes(clips: Sequence[Clip]) -> list[str]:
     """SHA-256 of each clip's file, or of all pictures of its folder."""
-    return [_hash(frame_paths(clip.path) if clip.path.is_dir() else [clip.path]) for clip in clips]
-
-
-def _hash(paths: Sequence[Path]) -> str:
-    digest = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as file:
-            while block := file.read(2**20):
-                digest.update(block)
-    return digest.hexdigest()
+    return [files_sha256(frame_paths(clip.path) if clip.path.is_dir() else [clip.path]) for clip in clips]
 
 
 def _check_folders(folders: Sequence[Path], prompts: Sequence[str]) -> None:

@@ -1,6 +1,5 @@
 """A run on disk: its settings, its checkpoints, its losses. A kill at any moment leaves whole files only."""
 
-import hashlib
 import json
 import math
 import os
@@ -11,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..files.digest import files_sha256
 from ..files.json_file import read_json
 from ..files.lock import Held, locked
 from ..files.tensor_file import Tensors, check_numbers, read_tensors, write_tensors
@@ -272,7 +272,7 @@ class RunFolder:
 
 def _sums(folder: Path) -> str:
     files = sorted(path for path in folder.iterdir() if path.name != _SUMS)
-    return "".join(f"{_sha256(path)}  {path.name}\n" for path in files)
+    return "".join(f"{files_sha256([path])}  {path.name}\n" for path in files)
 
 
 def _check_sums(folder: Path) -> None:
@@ -280,14 +280,6 @@ def _check_sums(folder: Path) -> None:
     file = folder / _SUMS
     if file.is_file() and file.read_bytes() != _sums(folder).encode():
         raise ValueError(f"the files in {folder.name} are not those that were written: see {_SUMS}")
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _read_progress(file: Path, step: int) -> Progress:

@@ -54,8 +54,8 @@ def small_vae(seed: int = 3) -> AutoencoderKLCogVideoX:
         latent_channels=16,
         layers_per_block=1,
         norm_num_groups=4,
-        sample_height=8 * HEIGHT,
-        sample_width=8 * WIDTH_LATENT,
+        sample_height=16 * HEIGHT,  # tiles are half of that: seams at this size would not meet
+        sample_width=16 * WIDTH_LATENT,
         scaling_factor=0.7,
     )
     return randomise(vae, seed)

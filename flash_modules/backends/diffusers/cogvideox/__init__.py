@@ -10,6 +10,8 @@ from .load.base import (
     load_vae,
 )
 from .load.encode import decode_video, encode_picture, encode_prompt
+from .load.tokenizer import read_tokenizer
+from .memory import bytes_of, forward_bytes, forward_cost
 from .offload import keep_blocks_on_cpu
 from .transfer import add_transfer
 
@@ -17,13 +19,17 @@ __all__ = [
     "BaseFiles",
     "Shape",
     "add_transfer",
+    "bytes_of",
     "decode_video",
     "encode_picture",
     "encode_prompt",
     "find_base",
+    "forward_bytes",
+    "forward_cost",
     "guided_velocity",
     "keep_blocks_on_cpu",
     "load_text_encoder",
     "load_transformer",
     "load_vae",
+    "read_tokenizer",
 ]

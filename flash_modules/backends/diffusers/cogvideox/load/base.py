@@ -118,10 +118,8 @@ def load_transformer(files: BaseFiles, dtype: torch.dtype) -> CogVideoXTransform
 
 
 def load_vae(files: BaseFiles, dtype: torch.dtype) -> AutoencoderKLCogVideoX:
-    """The VAE, on the CPU, which works tile by tile. Raises ValueError if it is damaged or incomplete."""
-    vae = _still(read_model(files.path / "vae", AutoencoderKLCogVideoX, _VAE, dtype=dtype))
-    vae.enable_tiling()
-    return vae
+    """The VAE, on the CPU. Raises ValueError if it is damaged or incomplete."""
+    return _still(read_model(files.path / "vae", AutoencoderKLCogVideoX, _VAE, dtype=dtype))
 
 
 def load_text_encoder(files: BaseFiles, dtype: torch.dtype) -> T5EncoderModel:

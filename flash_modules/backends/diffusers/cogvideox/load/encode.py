@@ -35,8 +35,10 @@ def encode_prompt(encoder: T5EncoderModel, tokenizer: Tokenizer, prompt: str, ma
 def encode_picture(vae: AutoencoderKLCogVideoX, image_1HWC: Tensor) -> Tensor:
     """Scaled latent (1, C, h, w) of a picture in [0, 1]: the mean of the VAE's posterior.
 
-    Deviation: the original draws from the posterior; the mean is the same for every seed.
+    Deviation: the original draws from the posterior, and encodes tile by tile; the mean of the whole picture
+    is the same for every seed, and has no seams.
     """
+    vae.disable_tiling()
     pixels_1CFHW = rearrange(image_1HWC, "1 h w c -> 1 c 1 h w").to(vae.device, vae.dtype) * 2 - 1
     mean_1CFHW = vae.encode(pixels_1CFHW).latent_dist.mean
     return rearrange(mean_1CFHW, "1 c 1 h w -> 1 c h w") * vae.config.scaling_factor
@@ -44,7 +46,8 @@ def encode_picture(vae: AutoencoderKLCogVideoX, image_1HWC: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def decode_video(vae: AutoencoderKLCogVideoX, latents_FCHW: Tensor) -> Iterator[Tensor]:
-    """Pictures (H, W, 3) in [0, 1] of a video's scaled latents."""
+    """Pictures (H, W, 3) in [0, 1] of a video's scaled latents; tile by tile, as the original does."""
+    vae.enable_tiling()
     latents_1CFHW = rearrange(latents_FCHW, "f c h w -> 1 c f h w").to(vae.device, vae.dtype)
     pixels_1CFHW = vae.decode(latents_1CFHW / vae.config.scaling_factor).sample
     for pixels_CHW in rearrange(pixels_1CFHW, "1 c f h w -> f c h w"):

@@ -14,7 +14,7 @@ export COMFYUI_PATH ?= $(HOME)/comfy/ComfyUI
 COMFYUI_PYTHON ?= $(firstword $(wildcard $(COMFYUI_PATH)/.venv/bin/python) .venv/bin/python)
 TEST_FOLDERS = $(wildcard tests/core tests/backends tests/actors tests/benchmarks tests/old)
 
-.PHONY: test test-host fuzz check lint-imports demo bench bench-train bench-details bench-gpu clean
+.PHONY: test test-host fuzz check lint-imports demo bench bench-train bench-details bench-gpu bench-transfer clean
 
 test: .venv/ready
 	$(if $(TEST_FOLDERS),.venv/bin/pytest $(TEST_FOLDERS) $(ARGS),@echo "There are no tests/core and tests/backends.")
@@ -53,6 +53,9 @@ bench-details: .venv/ready
 
 bench-gpu: .venv/ready
 	COMFYUI_PYTHON="$(COMFYUI_PYTHON)" .venv/bin/python -m benchmarks.bench_gpu --page docs/speed.md $(ARGS)
+
+bench-transfer: .venv/ready
+	.venv/bin/python -m benchmarks.bench_transfer $(ARGS)
 
 # Only the dependencies are installed: the tests must see this folder, and not a copy or a path to it.
 .venv/ready: pyproject.toml

@@ -1,0 +1,29 @@
+"""What is counted of FlexiAct."""
+
+import pytest
+import torch
+
+from benchmarks import bench_transfer
+from benchmarks.bench_transfer import SMALL, counted, hollow, prefix_bytes
+
+
+def test_a_hollow_transformer_takes_no_memory() -> None:
+    transformer = hollow(SMALL, torch.bfloat16)
+    assert {weight.untyped_storage().nbytes() for weight in transformer.parameters()} == {2}
+
+
+def test_rows_are_of_an_action_and_its_boost() -> None:
+    plain, acting, boosted = counted(hollow(SMALL, torch.bfloat16), 5)
+    assert plain.tflop < acting.tflop < boosted.tflop
+    assert plain.gib < acting.gib
+
+
+def test_prefix_bytes_are_those_of_keys_and_values() -> None:
+    assert prefix_bytes(hollow(SMALL, torch.bfloat16), 5) == 2 * 2 * 5 * 32 * 2
+
+
+def test_the_page_is_written(capsys: pytest.CaptureFixture[str]) -> None:
+    bench_transfer.main(["--dry"])
+    page = capsys.readouterr().out
+    assert page.count("\n| ") == 4
+    assert "A run of 50 steps with guidance, 15 of them boosted" in page

@@ -345,4 +345,32 @@ def _method_inputs() -> list[io.Input]:
             tooltip="Of the motion modules: their attentions, or all of it.",
             advanced=True,
         ),
+        io.Boolean.Input(
+            "common_motion",
+            default=default.common_motion,
+            optional=True,
+            tooltip="Align channels that change alike in clip and twin, and not those that change most.",
+            advanced=True,
+        ),
+        io.Boolean.Input(
+            "first_frame_only",
+            default=default.first_frame_only,
+            optional=True,
+            tooltip="Align the correspondence with the first frame alone.",
+            advanced=True,
+        ),
+        io.Boolean.Input(
+            "detach_source",
+            default=default.detach_source,
+            optional=True,
+            tooltip="No gradient flows from the twin into what it takes from the clip.",
+            advanced=True,
+        ),
+        io.Boolean.Input(
+            "shared_noise",
+            default=default.shared_noise,
+            optional=True,
+            tooltip="Give twins the noise of their clips.",
+            advanced=True,
+        ),
     ]

@@ -15,22 +15,19 @@ from ..backends.diffusers.sd15 import find_base, load_base
 from ..backends.diffusers.sd15.load.captions import check_captions
 from ..backends.diffusers.sd15.train.action import DiffusersHost, action_training
 from ..files.video_files import fit_picture, read_picture
-from ..flash.augment import AugmentConfig
-from ..flash.motion_alignment import AlignmentConfig
 from ..flash.training.action_training import CHECKPOINTING, ActionTraining, ActionTrainingConfig
 from ..flash.training.latent_pool import PoolConfig
-from ..flash.training.method import TRAINABLE, VARIANTS, MethodConfig
 from ..training.loop import LoopConfig
 from ..training.run_folder import SETTINGS, Progress, RunFolder, check_run_name
 from .clips import add_clip_arguments, captions, check_seed, look_for_clips, sampling_config
 from .device import find_device
+from .method import add_method_arguments, chosen_method
 from .needs import check_memory, needs, out_of_memory
 from .processes import AcceleratedProcesses
 from .progress import Bars, Samples
 from .run import (
     Say,
     add_run_arguments,
-    add_size_arguments,
     chosen_size,
     find_dtype,
     listing,
@@ -56,24 +53,9 @@ def add_train(parser: argparse.ArgumentParser) -> None:
     models.add_argument("--tokenizer", type=Path, help="its folder, for a checkpoint file")
     models.add_argument("--motion", type=Path, required=True, help="AnimateDiff motion module (v3 is best)")
     add_clip_arguments(parser)
-    _add_method(parser.add_argument_group("method"))
+    add_method_arguments(parser.add_argument_group("method"))
     _add_run(parser.add_argument_group("run"))
     _add_samples(parser.add_argument_group("samples on the way"))
-
-
-def _add_method(group: Any) -> None:
-    method, alignment = MethodConfig(), AlignmentConfig()
-    add_size_arguments(group)
-    group.add_argument(
-        "--variant",
-        type=int,
-        choices=VARIANTS,
-        default=5,
-        help="of the paper's Table 2 (default 5, all of it)",
-    )
-    group.add_argument("--tau", type=float, help=f"percentile of motion channels (default {alignment.tau:g})")
-    group.add_argument("--p", type=float, help=f"part of aligned attentions (default {alignment.p:g})")
-    group.add_argument("--trainable", choices=TRAINABLE, default=method.trainable, help="default %(default)s")
 
 
 def _add_run(group: Any) -> None:
@@ -179,19 +161,12 @@ def _learn(
 
 
 def _config(args: argparse.Namespace, size: int) -> ActionTrainingConfig:
-    method = VARIANTS[args.variant]
-    changes = {name: value for name in ("tau", "p") if (value := getattr(args, name)) is not None}
-    method = replace(
-        method,
-        alignment=replace(method.alignment, **changes),
-        augment=AugmentConfig(size=size),
-        trainable=args.trainable,
-    )
     return ActionTrainingConfig(
-        method=method,
+        method=chosen_method(args, size),
         sampling=sampling_config(args),
         pool=PoolConfig(per_clip=args.pool),
         loop=loop_config(args),
+        text_drop=args.text_drop,
         seed=args.seed,
         checkpointing=args.checkpointing,
     )

@@ -29,6 +29,9 @@ class AugmentConfig:
     """Chance of a horizontal flip."""
     kernels: tuple[int, ...] = (3, 5, 7, 9)
     """Sizes in pixels of the blur: the odd ones of the paper's 3 to 10, for even ones have no centre."""
+    kernels_of: int = 512
+    """Pixels on a side of the picture that has such kernels; one of another size is blurred in proportion.
+    Not in the paper, whose pictures are of 512."""
     colour: float = 0.5
     """Brightness, contrast and saturation are multiplied by 1 - colour to 1 + colour."""
     hue: float = 0.25
@@ -43,9 +46,10 @@ class AugmentConfig:
             raise ValueError(f"`zoom` must lie between 1 and 4, but it is {self.zoom}: 1 crops the least.")
         if not 0.0 <= self.flip <= 1.0:
             raise ValueError(f"`flip` is a chance between 0 and 1, but it is {self.flip}.")
-        if not self.kernels or any(k < 1 or k % 2 == 0 or k >= 2 * self.size for k in self.kernels):
+        limit = 2 * self.kernels_of
+        if not self.kernels or any(k < 1 or k % 2 == 0 or k >= limit for k in self.kernels):
             raise ValueError(
-                f"`kernels` must be odd numbers of pixels below 2 x `size` ({2 * self.size}), but they are "
+                f"`kernels` must be odd numbers of pixels below 2 x `kernels_of` ({limit}), but they are "
                 f"{self.kernels}: (3, 5, 7, 9) are the usual ones."
             )
         if not 0.0 <= self.colour <= 1.0:
@@ -71,6 +75,7 @@ class Augmentation:
     left: float
     """Where the crop lies: 0 to 1 of the room that there is."""
     kernel: int
+    """Pixels, at the crop's own size; 1 is no blur."""
     colours: tuple[tuple[str, float], ...]
     """Names and amounts, in the order in which they are applied."""
 
@@ -90,9 +95,14 @@ def draw_augmentation(config: AugmentConfig, generator: torch.Generator) -> Augm
         zoom=1 + (config.zoom - 1) * zoom,
         top=top,
         left=left,
-        kernel=config.kernels[int(kernel * len(config.kernels))],
+        kernel=kernel_at(config.kernels[int(kernel * len(config.kernels))], config.size, config.kernels_of),
         colours=tuple(drawn[i] for i in order),
     )
+
+
+def kernel_at(kernel: int, size: int, of: int = 512) -> int:
+    """The odd kernel that blurs a picture of that size as `kernel` blurs one of size `of`; 1 is no blur."""
+    return max(1, 2 * round((kernel * size / of - 1) / 2) + 1)
 
 
 def augmented_pair(video_FCHW: Tensor, size: int, drawn: Augmentation) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ from kornia.geometry.transform import elastic_transform2d
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from .augment import AugmentConfig, blur, draw_augmentation, recolour
+from .augment import AugmentConfig, blur, draw_augmentation, kernel_at, recolour
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,11 +52,6 @@ def distort(video_FCHW: Tensor, config: DistortionConfig, generator: torch.Gener
     blurred_FCHW = blur(video_FCHW, kernel_at(kernel, min(video_FCHW.shape[-2:])))
     frames = [_recolour_regions(frame_1CHW, config, generator) for frame_1CHW in torch.split(blurred_FCHW, 1)]
     return bend(torch.cat(frames), config, generator)
-
-
-def kernel_at(kernel: int, size: int) -> int:
-    """The odd kernel that blurs a picture of that size as `kernel` blurs one of 512; 1 is no blur."""
-    return max(1, 2 * round((kernel * size / 512 - 1) / 2) + 1)
 
 
 def _recolour_regions(frame_1CHW: Tensor, config: DistortionConfig, generator: torch.Generator) -> Tensor:

@@ -22,11 +22,14 @@ class AlignmentConfig:
     tau: float = 90.0
     """Channels above this percentile of motion are aligned; 100 = none, motion features stay as they are."""
     after_attention: bool = True
-    """Align after each temporal attention, before its residual, and not after each motion module;
-    docs/measured.md has the figures."""
-    exclude_first: bool = True
-    """Leave the clean frame 0 out of the statistics and of the exchange. At high noise the way from it to the
-    noisy frames would be most of the deviation, and choose the channels; docs/measured.md has the figures."""
+    """Align after each temporal attention, before its residual, and not after each motion module: the paper's
+    "after a temporal attention layer" can be read both ways."""
+    exclude_first: bool = False
+    """Leave the clean frame 0 out of the statistics and of the exchange. The paper takes all frames; at high
+    noise the way from frame 0 to the noisy ones is most of the deviation."""
+    common_motion: bool = False
+    """Choose channels by what original and twin have in common over time, and not by the original's
+    deviation: noise that each has of its own does not count then. docs/measured.md has the figures."""
     p: float = 0.5
     """Part of the cross-frame attentions that take the original's correspondence; 0 = none."""
     first_frame_only: bool = False
@@ -110,7 +113,11 @@ def align_motion_features(ori_BFCN: Tensor, aug_BFCN: Tensor, config: AlignmentC
     start = int(config.exclude_first)
     target_BFCN = aug_BFCN[:, start:]
     source_BFCN = ori_BFCN[:, start:].detach() if config.detach_source else ori_BFCN[:, start:]
-    channels_BK, moves_BK = motion_channels(motion_scores(source_BFCN), config.tau)
+    if config.common_motion:
+        scores_BC = common_motion_scores(source_BFCN, target_BFCN)
+    else:
+        scores_BC = motion_scores(source_BFCN)
+    channels_BK, moves_BK = motion_channels(scores_BC, config.tau)
     channels_B1K1, moves_B1K1 = (rearrange(x, "b k -> b 1 k 1") for x in (channels_BK, moves_BK))
     own_BFKN = torch.take_along_dim(target_BFCN, channels_B1K1, dim=2)
     taken_BFKN = _exchange(torch.take_along_dim(source_BFCN, channels_B1K1, dim=2), own_BFKN)
@@ -122,9 +129,23 @@ def align_motion_features(ori_BFCN: Tensor, aug_BFCN: Tensor, config: AlignmentC
 @torch.no_grad()
 def motion_scores(features_BFCN: Tensor) -> Tensor:
     """Motion (B, C) of each channel: its deviation over time, averaged over space. Has no gradient."""
+    return _centred(features_BFCN).square_().mean(dim=1).sqrt_().mean(-1)  # `std` takes 3 to 30 times as long
+
+
+@torch.no_grad()
+def common_motion_scores(ori_BFCN: Tensor, aug_BFCN: Tensor) -> Tensor:
+    """Motion (B, C) that both have: their covariance over time, averaged over space. Has no gradient.
+
+    Not in the paper. A channel's answer to noise counts in its deviation, but not here, as long as each video
+    has noise of its own.
+    """
+    return (_centred(ori_BFCN) * _centred(aug_BFCN)).mean(dim=(1, 3))
+
+
+def _centred(features_BFCN: Tensor) -> Tensor:
+    """Without the mean over time."""
     wide_BFCN = _wide(features_BFCN)
-    centred_BFCN = wide_BFCN - wide_BFCN.mean(dim=1, keepdim=True)
-    return centred_BFCN.square_().mean(dim=1).sqrt_().mean(-1)  # `std` takes 3 to 30 times as long on a CPU
+    return wide_BFCN - wide_BFCN.mean(dim=1, keepdim=True)
 
 
 def motion_channels(scores_BC: Tensor, tau: float) -> tuple[Tensor, Tensor]:

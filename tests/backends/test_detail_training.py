@@ -1,5 +1,6 @@
 """Training of the Detail Enhancement Decoder on diffusers' VAE."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,10 +8,13 @@ import torch
 
 from flash_pack.flash_modules.backends.diffusers.sd15 import load_vae
 from flash_pack.flash_modules.backends.diffusers.sd15.train.detail import DetailTraining, DetailTrainingConfig
+from flash_pack.flash_modules.flash.distortion import DistortionConfig
 from flash_pack.flash_modules.training.clips import find_clips
 from flash_pack.flash_modules.training.loop import LoopConfig
 from flash_pack.flash_modules.training.run_folder import RunFolder
 from flash_pack.flash_modules.training.sampling import SamplingConfig
+
+NO_DISTORTION = DistortionConfig(kernels=(1,), coloured=0.0, elastic=(0.0, 0.0))
 
 
 @pytest.fixture
@@ -35,6 +39,31 @@ def test_training_mends(training: DetailTraining, tmp_path: Path) -> None:
         last = sum(float(training.loss(number)) for number in range(4))
     assert last < 0.9 * first
     assert all(torch.equal(weight, before[name]) for name, weight in training.vae.state_dict().items())
+
+
+def test_the_loss_is_the_mean_squared_error_to_the_true_frames(training: DetailTraining) -> None:
+    drawn = training.loss.draw(3)
+    with torch.no_grad():
+        mended_FCHW = training.rebuild(drawn.distorted_FCHW, drawn.first_1CHW)
+        errors = (mended_FCHW - drawn.true_FCHW).flatten().tolist()
+        assert float(training.loss(3)) == pytest.approx(sum(e**2 for e in errors) / len(errors), rel=1e-4)
+
+
+def test_details_come_from_the_true_first_frame(training: DetailTraining) -> None:
+    """What the decoder refers to is a frame of the clip as it is, and what it mends is not."""
+    seen: list[torch.Tensor] = []
+    rebuild = training.loss.rebuild
+
+    def watched(distorted_FCHW: torch.Tensor, first_1CHW: torch.Tensor) -> torch.Tensor:
+        seen.append(first_1CHW)
+        return rebuild(distorted_FCHW, first_1CHW)
+
+    with torch.no_grad():
+        replace(training.loss, rebuild=watched)(3)
+    undistorted = replace(training.loss, distortion=NO_DISTORTION).draw(3)
+    assert torch.equal(seen[0], undistorted.first_1CHW)
+    assert torch.equal(training.loss.draw(3).true_FCHW, undistorted.true_FCHW)
+    assert not torch.allclose(training.loss.draw(3).distorted_FCHW, undistorted.true_FCHW, atol=0.02)
 
 
 def test_parts_are_functions_of_their_number(training: DetailTraining) -> None:

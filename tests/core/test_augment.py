@@ -197,6 +197,13 @@ def test_draws_fill_the_papers_ranges_evenly() -> None:
     assert max(orders.count(order) for order in set(orders)) < 2 * 3000 / 24
 
 
+def test_the_blur_of_smaller_pictures_is_in_proportion() -> None:
+    for size, expected in ((512, {3, 5, 7, 9}), (256, {1, 3, 5}), (96, {1})):
+        assert {d.kernel for d in draws(100, AugmentConfig(size=size))} == expected
+    unscaled = draws(100, AugmentConfig(size=96, kernels_of=96))
+    assert [d.kernel for d in unscaled] == [d.kernel for d in draws(100, AugmentConfig())]
+
+
 def test_amounts_are_independent() -> None:
     rows = [
         [dict(d.colours)[name] for name in COLOURS] + [d.zoom, d.top, d.left, float(d.kernel), float(d.flip)]
@@ -211,7 +218,7 @@ def test_same_generator_same_draws_whatever_the_ranges() -> None:
         return draw_augmentation(AugmentConfig(**settings), torch.Generator().manual_seed(7))
 
     assert drawn() == drawn()
-    assert drawn(size=256, colour=0.3) == replace(drawn(), colours=drawn(colour=0.3).colours)
+    assert drawn(size=256, kernels_of=256, colour=0.3) == replace(drawn(), colours=drawn(colour=0.3).colours)
     assert draw_augmentation(AugmentConfig(), torch.Generator().manual_seed(8)) != drawn()
 
 
@@ -225,7 +232,7 @@ def test_same_generator_same_draws_whatever_the_ranges() -> None:
         ({"flip": 1.5}, r"`flip` is a chance between 0 and 1, but it is 1.5"),
         ({"kernels": (3, 4)}, r"`kernels` must be odd numbers .* but they are \(3, 4\)"),
         ({"kernels": ()}, r"`kernels` must be odd numbers"),
-        ({"kernels": (65,), "size": 32}, r"`kernels` must be odd numbers of pixels below 2 x `size` \(64\)"),
+        ({"kernels": (65,), "kernels_of": 32}, r"`kernels` must be odd .* below 2 x `kernels_of` \(64\)"),
         ({"colour": 1.5}, r"`colour` must lie between 0 and 1, but it is 1.5"),
         ({"hue": 0.6}, r"`hue` must lie between 0 and 0.5, but it is 0.6"),
     ],

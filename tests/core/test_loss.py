@@ -53,6 +53,17 @@ def test_noisier_timesteps_are_more_often_drawn() -> None:
         assert found == pytest.approx(expected, abs=0.01)
 
 
+def test_twins_have_noise_of_their_own_or_that_of_their_originals() -> None:
+    shape, config = torch.Size((2, 3, C, H, W)), TimestepConfig()
+    own, shared = (
+        draw_noise(shape, config, torch.Generator().manual_seed(1), shared=shared) for shared in (False, True)
+    )
+    assert own.timestep == shared.timestep
+    assert torch.equal(shared.noise_BFCHW[0], own.noise_BFCHW[0])
+    assert torch.equal(shared.noise_BFCHW[1], own.noise_BFCHW[0])
+    assert not torch.allclose(own.noise_BFCHW[1], own.noise_BFCHW[0], atol=0.1)
+
+
 def test_alpha_0_draws_all_timesteps_alike() -> None:
     timesteps = drawn(3_000, alpha=0.0)
     assert float((timesteps >= 500).double().mean()) == pytest.approx(0.5, abs=0.03)

@@ -3,6 +3,8 @@
 import pytest
 
 from flash_pack.flash_modules.flash.motion_alignment import AlignmentConfig
+from flash_pack.flash_modules.flash.sampling import SamplerConfig
+from flash_pack.flash_modules.flash.training.action_training import ActionTrainingConfig
 from flash_pack.flash_modules.flash.training.method import TRAINABLE, VARIANTS, MethodConfig, is_trained
 
 
@@ -21,6 +23,14 @@ def test_variants_are_those_of_table_2() -> None:
     assert VARIANTS[5] == MethodConfig()
     assert (VARIANTS[5].alignment.tau, VARIANTS[5].alignment.p) == (90, 0.5)
     assert (VARIANTS[3].alignment.tau, VARIANTS[4].alignment.p) == (90, 0.5)
+
+
+def test_numbers_that_the_paper_gives_are_the_defaults() -> None:
+    """Its rate and steps (A3.2), 25 steps of DDIM and its guidance; dropped captions are AnimateDiff's."""
+    config = ActionTrainingConfig()
+    assert (config.loop.learning_rate, config.loop.steps, config.text_drop) == (5e-5, 20_000, 0.1)
+    assert (SamplerConfig().steps, SamplerConfig().cfg) == (25, 7.5)
+    assert (config.method.augment.size, config.method.timesteps.alpha) == (512, 0.5)
 
 
 def test_alignment_without_twins_is_refused() -> None:

@@ -11,6 +11,7 @@ from flash_pack.flash_modules.flash.motion_alignment import (
     align_correspondence,
     align_first_frame_correspondence,
     align_motion_features,
+    common_motion_scores,
     draw_layers,
     motion_channels,
     motion_scores,
@@ -18,7 +19,7 @@ from flash_pack.flash_modules.flash.motion_alignment import (
 
 B, F, C, N = 2, 5, 11, 3
 HEADS, D = 2, 4
-ALL = AlignmentConfig(tau=0.0, exclude_first=False)
+ALL = AlignmentConfig(tau=0.0)
 """All channels but the stillest, of all frames."""
 
 
@@ -104,7 +105,8 @@ def test_the_percentile_counts_ties_as_not_above() -> None:
 
 
 def test_a_still_original_changes_nothing() -> None:
-    ori, aug = features(B, 1, C, N).expand(B, F, C, N), features(B, F, C, N, seed=2)
+    frames = 4  # whose mean, of equal numbers, is exactly theirs
+    ori, aug = features(B, 1, C, N).expand(B, frames, C, N), features(B, frames, C, N, seed=2)
     assert torch.equal(align_motion_features(ori, aug, AlignmentConfig()), aug)
 
 
@@ -164,15 +166,56 @@ def test_tau_100_is_off(pair: tuple[Tensor, Tensor]) -> None:
     assert align_motion_features(*pair, AlignmentConfig(tau=100.0)) is pair[1]
 
 
-def test_frame_0_takes_no_part(pair: tuple[Tensor, Tensor]) -> None:
+def test_frame_0_takes_no_part_where_it_is_left_out(pair: tuple[Tensor, Tensor]) -> None:
     ori, aug = pair
-    config = AlignmentConfig(tau=50.0)
-    assert config.exclude_first
+    config = AlignmentConfig(tau=50.0, exclude_first=True)
     out = align_motion_features(ori, aug, config)
     assert torch.equal(out[:, 0], aug[:, 0])
     for noisy in (ori, aug):
         noisy[:, 0] += 100
     assert torch.equal(align_motion_features(ori, aug, config)[:, 1:], out[:, 1:])
+
+
+def test_all_frames_take_part_and_moving_channels_are_chosen_unless_said_otherwise() -> None:
+    """As the paper words it; and what follows the first attention is what follows "a temporal attention"."""
+    assert AlignmentConfig() == AlignmentConfig(
+        tau=90.0,
+        after_attention=True,
+        exclude_first=False,
+        common_motion=False,
+        p=0.5,
+        first_frame_only=False,
+        detach_source=False,
+    )
+
+
+def slow_covariance(a_FN: Tensor, b_FN: Tensor) -> float:
+    frames, positions = a_FN.shape
+    total = 0.0
+    for n in range(positions):
+        a_mean, b_mean = (sum(x[:, n].tolist()) / frames for x in (a_FN, b_FN))
+        total += sum((float(a_FN[f, n]) - a_mean) * (float(b_FN[f, n]) - b_mean) for f in range(frames))
+    return total / (frames * positions)
+
+
+def test_common_motion_is_the_covariance_over_time(pair: tuple[Tensor, Tensor]) -> None:
+    scores_BC = common_motion_scores(*pair)
+    for b in range(B):
+        for c in range(C):
+            expected = slow_covariance(pair[0][b, :, c], pair[1][b, :, c])
+            assert float(scores_BC[b, c]) == pytest.approx(expected, rel=1e-9)
+
+
+def test_common_motion_is_found_in_noise_that_moves_more() -> None:
+    """One channel moves alike in both, and the noise of each in the others is three times as large."""
+    noise = [3 * features(1, 16, C, 40, seed=seed) for seed in (3, 4)]
+    course_F11 = torch.linspace(-4, 4, 16, dtype=torch.float64).view(16, 1, 1)
+    for video in noise:
+        video[0, :, 5:6] = course_F11 + 0.3 * video[0, :, 5:6]
+    taken = align_motion_features(*noise, AlignmentConfig(common_motion=True))
+    by_deviation = align_motion_features(*noise, AlignmentConfig())
+    assert [c for c in range(C) if not torch.equal(taken[0, :, c], noise[1][0, :, c])] == [5]
+    assert torch.equal(by_deviation[0, :, 5], noise[1][0, :, 5])
 
 
 def test_videos_do_not_mix(pair: tuple[Tensor, Tensor]) -> None:

@@ -148,6 +148,8 @@ def header_of(path: Path) -> dict[str, str]:
         ("wave", ["--accumulation", "2"], "parts_of_a_step: 1 then, 2 now"),
         ("wave", ["--dtype", "bf16"], 'dtype: "float32" then, "bfloat16" now'),
         ("wave", ["--variant", "3"], "method: "),
+        ("wave", ["--align-frames", "all"], "method: alignment: exclude_first: true then, false now"),
+        ("wave", ["--noise", "shared"], "method: shared_noise: null then, true now"),
         ("wave", ["--frames", "8"], "sampling: "),
         ("wave", ["--pool", "3"], "pool: "),
         ("wave", ["--prompt", "dancing"], "clips: "),

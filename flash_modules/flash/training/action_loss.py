@@ -36,7 +36,8 @@ class ActionLoss:
         clip = clip_at_step(self.pool.clips, self.seed, number)
         latents_VFCHW = self.pool.entry(clip, number).to(self.device)
         generator = seeded(self.seed, "noise", number)
-        drawn = draw_noise(latents_VFCHW.shape, self.method.timesteps, generator)
+        shared = self.method.shared_noise
+        drawn = draw_noise(latents_VFCHW.shape, self.method.timesteps, generator, shared=shared)
         swaps_L = draw_layers(self.num_layers, self.method.alignment, generator)
         dropped = float(torch.rand((), generator=generator)) < self.text_drop
         caption = "" if dropped else self.pool.clips[clip].caption

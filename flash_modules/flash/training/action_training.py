@@ -24,6 +24,7 @@ from .action_loss import ActionLoss
 from .latent_pool import Encode, LatentPool, PoolConfig
 from .loss import Predict
 from .method import MethodConfig
+from .method_settings import run_method_settings
 
 Checkpointing = Literal["none", "motion", "all"]
 CHECKPOINTING: tuple[Checkpointing, ...] = get_args(Checkpointing)
@@ -64,10 +65,6 @@ class Learned:
     fps: float
     """Frames per second of what was taken of the clips."""
     clip_hashes: tuple[str, ...]
-
-
-_GONE = {"independent": False, "layers_seed": None}
-"""Options of alignment that were taken away, at the only values that runs ever had: those runs go on."""
 
 
 class Host(Protocol):
@@ -271,14 +268,12 @@ def run_settings(
     micro_batches: int,
 ) -> dict[str, Any]:
     """`ActionTraining.settings` of clips with their hashes and of a host's fingerprints."""
-    method = asdict(config.method)
-    method["alignment"] |= _GONE
     return {
         "clips": [
             {"action": clip.action, "caption": clip.caption, "sha256": sha256} for clip, sha256 in clips
         ],
         **fingerprints,
-        "method": method,
+        "method": run_method_settings(config.method),
         "sampling": asdict(config.sampling),
         "pool": {"per_clip": config.pool.per_clip, "renew_steps": config.pool.renew_micro_batches},
         "text_drop": config.text_drop,

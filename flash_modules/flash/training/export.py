@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from datetime import date
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
@@ -16,6 +15,7 @@ from ...files.tensor_file import Tensors
 from ..action_file import Action, Source, write_action
 from ..sampling import SamplerConfig
 from .action_training import Learned
+from .method_settings import method_settings
 
 
 def write_trained_action(
@@ -74,13 +74,17 @@ def action_header(learned: Learned, prediction: Prediction) -> dict[str, str]:
     """Further entries of the file's header: the standard's (modelspec), and how the action was trained."""
     config = learned.config
     method, size = config.method, config.method.augment.size
+    told = method_settings(method)
     settings = {
         "trainable": method.trainable,
         "cfa": "current+first",
         "noise_schedule": {"linear": [BETA_START, BETA_END, NUM_TIMESTEPS]},
         "sampling": {"stride": config.sampling.stride, "fps": round(learned.fps, 3)},
-        "align": {"twins": method.twins, **asdict(method.alignment)},
-        "augment": asdict(method.augment),
+        "align": {
+            **{name: told[name] for name in ("twins", "shared_noise") if name in told},
+            **told["alignment"],
+        },
+        "augment": told["augment"],
         "timestep": {"cosine": method.timesteps.alpha},
         "steps": learned.steps,
         "lr": config.loop.learning_rate,

@@ -38,7 +38,7 @@ class TimestepConfig:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class NoiseDraw:
-    """Noise of one clip's videos: one timestep for all of them, noise for each (Eq. 2)."""
+    """Noise of one clip's videos: one timestep for all of them, and noise for each or shared (Eq. 2)."""
 
     timestep: int
     noise_BFCHW: Tensor
@@ -56,10 +56,16 @@ def draw_timestep(config: TimestepConfig, generator: torch.Generator) -> int:
     return int(torch.searchsorted(timestep_cdf(config), uniform, right=True))
 
 
-def draw_noise(shape: torch.Size, config: TimestepConfig, generator: torch.Generator) -> NoiseDraw:
-    """Timestep and noise for one clip's latents (B, F, C, H, W), drawn on the CPU: equal on all devices."""
+def draw_noise(
+    shape: torch.Size, config: TimestepConfig, generator: torch.Generator, *, shared: bool = False
+) -> NoiseDraw:
+    """Timestep and noise for one clip's latents (B, F, C, H, W), drawn on the CPU: equal on all devices.
+
+    With `shared` noise all videos get the first one's, which is the same either way.
+    """
     timestep = draw_timestep(config, generator)
-    return NoiseDraw(timestep=timestep, noise_BFCHW=torch.randn(shape, generator=generator))
+    noise_BFCHW = torch.randn(shape, generator=generator)
+    return NoiseDraw(timestep=timestep, noise_BFCHW=noise_BFCHW[:1].expand(shape) if shared else noise_BFCHW)
 
 
 def add_noise(latents_BFCHW: Tensor, noise_BFCHW: Tensor, timestep_B: Tensor) -> Tensor:

@@ -28,6 +28,8 @@ class MethodConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     alignment: AlignmentConfig = field(default_factory=AlignmentConfig)
     timesteps: TimestepConfig = field(default_factory=TimestepConfig)
+    shared_noise: bool = False
+    """Give twins the noise of their originals; Eq. 2 can be read either way."""
     trainable: Trainable = "attention"
     """Projections of the temporal attentions, or whole motion modules."""
 

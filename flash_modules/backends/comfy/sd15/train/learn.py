@@ -4,7 +4,7 @@ import gc
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,12 @@ from PIL import Image, ImageSequence
 from torch import Tensor
 
 from .....animatediff.motion_module import check_num_frames
+from .....files.json_file import read_json
 from .....files.whole import write_text
 from .....flash.action_file import Action, read_action
 from .....flash.sampling import SamplerConfig
 from .....flash.training.action_training import ActionTraining, ActionTrainingConfig, run_settings
+from .....flash.training.method_settings import as_begun
 from .....training.clips import Clips, clip_hashes, find_clips
 from .....training.run_folder import SETTINGS, Progress, RunFolder, read_losses
 from ...folders import ACTIONS, RUNS, clip_folder_state, written_path
@@ -126,6 +128,7 @@ def _plan(lesson: Lesson) -> _Plan:
     check_vae(lesson.vae)
     options = lesson.options or TrainingOptions()
     config = options.config(lesson.preset, lesson.steps, comfy.model_management.get_torch_device())
+    config = _as_begun(config, lesson)
     check_num_frames(lesson.motion.config, config.sampling.num_frames)
     clips = find_clips([lesson.folder], [lesson.prompt] if lesson.prompt.strip() else [])
     models = {"base": base_fingerprint(lesson.model), "motion_module": lesson.motion.sha256}
@@ -133,6 +136,15 @@ def _plan(lesson: Lesson) -> _Plan:
     settings = run_settings(hashed, models, config, config.loop.accumulation)
     result = Result(written_path(ACTIONS, f"{lesson.run_name}.safetensors"), run_id(settings))
     return _Plan(lesson=lesson, options=options, config=config, clips=clips, settings=settings, result=result)
+
+
+def _as_begun(config: ActionTrainingConfig, lesson: Lesson) -> ActionTrainingConfig:
+    """With what the run has, if there is one, where no options of the lesson say it."""
+    settings = written_path(RUNS, lesson.run_name) / SETTINGS
+    if not settings.is_file():
+        return config
+    then, said = read_json(settings).get("method"), lesson.options is not None
+    return replace(config, method=as_begun(config.method, then, keep_frames=said))
 
 
 def _check_encoders(file: Path, lesson: Lesson) -> None:

@@ -38,6 +38,10 @@ class TrainingOptions:
     alpha: float = _METHOD.timesteps.alpha
     text_drop: float = ActionTrainingConfig.text_drop
     trainable: Trainable = _METHOD.trainable
+    common_motion: bool = _ALIGNMENT.common_motion
+    first_frame_only: bool = _ALIGNMENT.first_frame_only
+    detach_source: bool = _ALIGNMENT.detach_source
+    shared_noise: bool = _METHOD.shared_noise
     learning_rate: float = _LOOP.learning_rate
     cooldown: float = _LOOP.cooldown
     accumulation: int = _LOOP.accumulation
@@ -64,8 +68,12 @@ class TrainingOptions:
                 p=self.p,
                 after_attention=self.after_attention,
                 exclude_first=self.exclude_first,
+                common_motion=self.common_motion,
+                first_frame_only=self.first_frame_only,
+                detach_source=self.detach_source,
             ),
             timesteps=TimestepConfig(alpha=self.alpha),
+            shared_noise=self.shared_noise,
             trainable=self.trainable,
         )
         return ActionTrainingConfig(

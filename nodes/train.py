@@ -346,10 +346,10 @@ def _method_inputs() -> list[io.Input]:
             advanced=True,
         ),
         io.Boolean.Input(
-            "common_motion",
-            default=default.common_motion,
+            "relative_to_still",
+            default=default.relative_to_still,
             optional=True,
-            tooltip="Align channels that change alike in clip and twin, and not those that change most.",
+            tooltip="Align channels that change more than those of a still clip with the same noise.",
             advanced=True,
         ),
         io.Boolean.Input(

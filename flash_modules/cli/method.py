@@ -41,10 +41,10 @@ def add_method_arguments(group: Any) -> None:
     )
     group.add_argument(
         "--align-channels",
-        choices=("moving", "common"),
-        default="common" if alignment.common_motion else "moving",
-        help="moving: those that change most over time, as in the paper; common: those that change alike in "
-        "clip and twin (default %(default)s)",
+        choices=("moving", "beyond-still"),
+        default="beyond-still" if alignment.relative_to_still else "moving",
+        help="moving: those that change most over time, as in the paper; beyond-still: those that "
+        "change more than with a still clip of the same noise (default %(default)s)",
     )
     group.add_argument(
         "--first-frame-keys", action="store_true", help="align the correspondence with the first frame alone"
@@ -82,7 +82,7 @@ def chosen_method(args: argparse.Namespace, size: int) -> MethodConfig:
         **given,
         after_attention=args.align_at == "attention",
         exclude_first=args.align_frames == "later",
-        common_motion=args.align_channels == "common",
+        relative_to_still=args.align_channels == "beyond-still",
         first_frame_only=args.first_frame_keys,
         detach_source=args.detach,
     )

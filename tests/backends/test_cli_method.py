@@ -49,7 +49,7 @@ def test_without_a_word_it_is_the_papers(tmp_path: Path) -> None:
         ("--align-at attention", {}),
         ("--align-frames later", {"exclude_first": True}),
         ("--align-frames all", {}),
-        ("--align-channels common", {"common_motion": True}),
+        ("--align-channels beyond-still", {"relative_to_still": True}),
         ("--align-channels moving", {}),
         ("--first-frame-keys", {"first_frame_only": True}),
         ("--detach", {"detach_source": True}),

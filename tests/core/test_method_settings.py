@@ -21,16 +21,16 @@ NOW = MethodConfig(augment=AugmentConfig(size=96))
 def test_what_came_later_is_told_where_it_is_used() -> None:
     told = method_settings(MethodConfig())
     assert "shared_noise" not in told
-    assert "common_motion" not in told["alignment"]
+    assert "relative_to_still" not in told["alignment"]
     assert "kernels_of" not in told["augment"]
-    used = MethodConfig(shared_noise=True, alignment=AlignmentConfig(common_motion=True))
+    used = MethodConfig(shared_noise=True, alignment=AlignmentConfig(relative_to_still=True))
     told = method_settings(replace(used, augment=AugmentConfig(size=96)))
-    assert told["shared_noise"] is told["alignment"]["common_motion"] is True
+    assert told["shared_noise"] is told["alignment"]["relative_to_still"] is True
     assert told["augment"]["kernels_of"] == 512
 
 
 def test_each_method_has_settings_of_its_own() -> None:
-    aligned = [{"exclude_first": True}, {"common_motion": True}, {"after_attention": False}]
+    aligned = [{"exclude_first": True}, {"relative_to_still": True}, {"after_attention": False}]
     methods = [
         *VARIANTS.values(),
         MethodConfig(shared_noise=True),

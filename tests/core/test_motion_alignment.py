@@ -3,15 +3,19 @@ from typing import Any
 
 import pytest
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from flash_pack.flash_modules.attention import attend
 from flash_pack.flash_modules.flash.motion_alignment import (
     AlignmentConfig,
+    Stills,
+    VideoCall,
+    align_attention,
     align_correspondence,
     align_first_frame_correspondence,
+    align_module,
     align_motion_features,
-    common_motion_scores,
     draw_layers,
     motion_channels,
     motion_scores,
@@ -182,40 +186,54 @@ def test_all_frames_take_part_and_moving_channels_are_chosen_unless_said_otherwi
         tau=90.0,
         after_attention=True,
         exclude_first=False,
-        common_motion=False,
+        relative_to_still=False,
         p=0.5,
         first_frame_only=False,
         detach_source=False,
     )
 
 
-def slow_covariance(a_FN: Tensor, b_FN: Tensor) -> float:
-    frames, positions = a_FN.shape
-    total = 0.0
-    for n in range(positions):
-        a_mean, b_mean = (sum(x[:, n].tolist()) / frames for x in (a_FN, b_FN))
-        total += sum((float(a_FN[f, n]) - a_mean) * (float(b_FN[f, n]) - b_mean) for f in range(frames))
-    return total / (frames * positions)
+def course(slope: float, frames: int = 16) -> Tensor:
+    """One video of one channel, which goes its way at all positions."""
+    return torch.linspace(-slope, slope, frames, dtype=torch.float64).view(1, frames, 1, 1)
 
 
-def test_common_motion_is_the_covariance_over_time(pair: tuple[Tensor, Tensor]) -> None:
-    scores_BC = common_motion_scores(*pair)
-    for b in range(B):
-        for c in range(C):
-            expected = slow_covariance(pair[0][b, :, c], pair[1][b, :, c])
-            assert float(scores_BC[b, c]) == pytest.approx(expected, rel=1e-9)
+def test_motion_is_found_beside_noise_that_deviates_more() -> None:
+    """Channel 5 goes its way, and the noise in the others deviates three times as much, as without motion."""
+    still, twin = (4 * features(1, 16, C, 40, seed=seed) for seed in (3, 4))
+    still[:, :, 5] /= 10
+    moving = still.clone()
+    moving[:, :, 5:6] += course(2.0)
+    config = AlignmentConfig(relative_to_still=True)
+
+    def taken(still_scores_BC: Tensor | None) -> list[int]:
+        out = align_motion_features(moving, twin, config, still_scores_BC)
+        return [c for c in range(C) if not torch.equal(out[0, :, c], twin[0, :, c])]
+
+    assert taken(motion_scores(still)) == [5]
+    assert 5 not in taken(None)
 
 
-def test_common_motion_is_found_in_noise_that_moves_more() -> None:
-    """One channel moves alike in both, and the noise of each in the others is three times as large."""
-    noise = [3 * features(1, 16, C, 40, seed=seed) for seed in (3, 4)]
-    course_F11 = torch.linspace(-4, 4, 16, dtype=torch.float64).view(16, 1, 1)
-    for video in noise:
-        video[0, :, 5:6] = course_F11 + 0.3 * video[0, :, 5:6]
-    taken = align_motion_features(*noise, AlignmentConfig(common_motion=True))
-    by_deviation = align_motion_features(*noise, AlignmentConfig())
-    assert [c for c in range(C) if not torch.equal(taken[0, :, c], noise[1][0, :, c])] == [5]
-    assert torch.equal(by_deviation[0, :, 5], noise[1][0, :, 5])
+@pytest.mark.parametrize("exclude_first", [False, True])
+def test_a_call_on_stills_notes_what_the_next_call_chooses_by(exclude_first: bool) -> None:
+    """After an attention and after a module alike; stills come back as they went in."""
+    config = AlignmentConfig(relative_to_still=True, exclude_first=exclude_first, tau=50.0)
+    height, width = 2, 3
+    still, ori, aug = (features(B, F, C, height * width, seed=seed) for seed in (1, 2, 3))
+    scores_BC = motion_scores(still[:, int(exclude_first) :])
+    expected = torch.cat([ori, align_motion_features(ori, aug, config, scores_BC)])
+    assert not torch.equal(expected, torch.cat([ori, align_motion_features(ori, aug, config)]))
+    for align, pattern in ((align_attention, "b f c n -> (b n) f c"), (align_module, "b f c n -> (b f) c n")):
+        stills = Stills(num_videos=B)
+
+        def folded(video_BFCN: Tensor, module: bool = align is align_module, p: str = pattern) -> Tensor:
+            out = rearrange(video_BFCN, p)
+            return out.unflatten(-1, (height, width)) if module else out
+
+        call = VideoCall(num_frames=F, stills=stills)
+        assert torch.equal(align(folded(still), call, config, "here"), folded(still))
+        call = VideoCall(num_frames=F, num_pairs=B, stills=stills)
+        assert torch.equal(align(folded(torch.cat([ori, aug])), call, config, "here"), folded(expected))
 
 
 def test_videos_do_not_mix(pair: tuple[Tensor, Tensor]) -> None:

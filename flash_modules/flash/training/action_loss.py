@@ -8,9 +8,9 @@ from torch import Tensor
 
 from ...animatediff.noise_schedule import Prediction
 from ...training.sampling import clip_at_step, seeded
-from ..motion_alignment import VideoCall, draw_layers
+from ..motion_alignment import Stills, VideoCall, draw_layers
 from .latent_pool import LatentPool
-from .loss import Predict, denoising_losses, draw_noise, total_loss
+from .loss import Predict, add_noise, denoising_losses, draw_noise, total_loss
 from .method import MethodConfig
 
 
@@ -40,14 +40,34 @@ class ActionLoss:
         drawn = draw_noise(latents_VFCHW.shape, self.method.timesteps, generator, shared=shared)
         swaps_L = draw_layers(self.num_layers, self.method.alignment, generator)
         dropped = float(torch.rand((), generator=generator)) < self.text_drop
-        caption = "" if dropped else self.pool.clips[clip].caption
+        text_embeds_1MC = self.text_embeds["" if dropped else self.pool.clips[clip].caption].to(self.device)
+        timestep_1 = torch.tensor([drawn.timestep], device=self.device)
+        noise_VFCHW = drawn.noise_BFCHW.to(self.device)
+        call = None
+        if self.method.twins:
+            stills = self._stills(latents_VFCHW, noise_VFCHW, timestep_1, text_embeds_1MC)
+            call = VideoCall(num_pairs=1, swaps_L=swaps_L, stills=stills)
         losses_VP = denoising_losses(
             self.predict,
             latents_VFCHW,
-            drawn.noise_BFCHW.to(self.device),
-            torch.tensor([drawn.timestep], device=self.device),
-            self.text_embeds[caption].to(self.device),
-            VideoCall(num_pairs=1, swaps_L=swaps_L) if self.method.twins else None,
+            noise_VFCHW,
+            timestep_1,
+            text_embeds_1MC,
+            call,
             prediction=self.prediction,
         )
         return total_loss(losses_VP)
+
+    @torch.no_grad()
+    def _stills(
+        self, latents_VFCHW: Tensor, noise_VFCHW: Tensor, timestep_1: Tensor, text_embeds_1MC: Tensor
+    ) -> Stills | None:
+        """What the model does with the original's frame 0 in all frames, if that is asked for."""
+        alignment = self.method.alignment
+        if not alignment.relative_to_still or alignment.tau == 100.0:
+            return None
+        stills = Stills(num_videos=1)
+        still_1FCHW = latents_VFCHW[:1, :1].expand_as(latents_VFCHW[:1])
+        noised_1FCHW = add_noise(still_1FCHW, noise_VFCHW[:1], timestep_1)
+        self.predict(noised_1FCHW, timestep_1, text_embeds_1MC, VideoCall(stills=stills))
+        return stills

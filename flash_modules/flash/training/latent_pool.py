@@ -15,7 +15,7 @@ from ...files.tensor_file import read_tensors, write_tensors
 from ...training.clips import Clip
 from ...training.sampling import SamplingConfig, seeded
 from ..augment import AugmentConfig, augmented_pair, crop
-from .clip_draw import draw_clip
+from .clip_draw import DrawnClip, draw_clip
 
 Encode = Callable[[Tensor], Tensor]
 """``encode(video_FCHW) -> latents_FCHW``: pixels in [0, 1] to scaled latents, the posterior's mean."""
@@ -116,10 +116,13 @@ class LatentPool:
 
     def draw_videos(self, number: int, turn: int) -> tuple[Tensor, ...]:
         """The videos (F, C, H, W) in [0, 1] of an entry: the clip and, where there are twins, its twin."""
-        clip_number, entry = divmod(number, self.config.per_clip)
-        clip = self.clips[clip_number]
-        generator = seeded(self.seed, "clip", clip_number, entry, turn)
-        drawn = draw_clip(clip, self.sampling, self.augment, generator)
+        drawn = self.draw(number, turn)
         if not self.twins:
             return (crop(drawn.video_FCHW, self.augment.size, drawn.augmentation),)
         return augmented_pair(drawn.video_FCHW, self.augment.size, drawn.augmentation)
+
+    def draw(self, number: int, turn: int) -> DrawnClip:
+        """What an entry draws of its clip in this round."""
+        clip, entry = divmod(number, self.config.per_clip)
+        generator = seeded(self.seed, "clip", clip, entry, turn)
+        return draw_clip(self.clips[clip], self.sampling, self.augment, generator)

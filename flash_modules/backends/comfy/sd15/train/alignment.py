@@ -99,7 +99,7 @@ class LearningUNet(nn.Module):
         num_videos, num_frames = latents_BFCHW.shape[:2]
         check_num_frames(self.motion.config, num_frames)
         video = replace(call or VideoCall(), num_frames=num_frames)
-        if call is not None:
+        if call is not None and call.num_pairs:
             swaps_L = check_pairs(call, num_videos, len(self.layers))
             video = replace(video, swaps_L=swaps_L.to(latents_BFCHW.device))
         latents_XCHW = rearrange(latents_BFCHW, "b f c h w -> (b f) c h w").to(self._dtype)
@@ -220,18 +220,18 @@ def _aligned_motion(
     module: nn.Module, video: VideoCall, config: AlignmentConfig, features_XCHW: Tensor
 ) -> Tensor:
     """A motion module, and the alignment of what it gives, or of what its attentions give (Eq. 3-4)."""
-    if not video.num_pairs or config.tau == 100.0:
+    if not (video.num_pairs or video.stills) or config.tau == 100.0:
         return module(features_XCHW, video.num_frames)
     if not config.after_attention:
-        return align_module(module(features_XCHW, video.num_frames), video.num_frames, config)
-    with _aligned_attentions(module, video.num_pairs, config):
+        return align_module(module(features_XCHW, video.num_frames), video, config, module)
+    with _aligned_attentions(module, video, config):
         return module(features_XCHW, video.num_frames)
 
 
 @contextmanager
-def _aligned_attentions(module: nn.Module, num_pairs: int, config: AlignmentConfig) -> Iterator[None]:
+def _aligned_attentions(module: nn.Module, video: VideoCall, config: AlignmentConfig) -> Iterator[None]:
     def align(layer: nn.Module, args: tuple, tokens_YFC: Tensor) -> Tensor:
-        return align_attention(tokens_YFC, num_pairs, config)
+        return align_attention(tokens_YFC, video, config, layer)
 
     attentions = [layer for layer in module.modules() if isinstance(layer, TemporalAttention)]
     handles = [layer.register_forward_hook(align) for layer in attentions]

@@ -38,7 +38,7 @@ class TrainingOptions:
     alpha: float = _METHOD.timesteps.alpha
     text_drop: float = ActionTrainingConfig.text_drop
     trainable: Trainable = _METHOD.trainable
-    common_motion: bool = _ALIGNMENT.common_motion
+    relative_to_still: bool = _ALIGNMENT.relative_to_still
     first_frame_only: bool = _ALIGNMENT.first_frame_only
     detach_source: bool = _ALIGNMENT.detach_source
     shared_noise: bool = _METHOD.shared_noise
@@ -68,7 +68,7 @@ class TrainingOptions:
                 p=self.p,
                 after_attention=self.after_attention,
                 exclude_first=self.exclude_first,
-                common_motion=self.common_motion,
+                relative_to_still=self.relative_to_still,
                 first_frame_only=self.first_frame_only,
                 detach_source=self.detach_source,
             ),

@@ -40,10 +40,9 @@ class AlignedMotionHook(MotionHook):
 
     def _run(self, features_XCHW: Tensor) -> Tensor:
         features_XCHW = super().run(features_XCHW)
-        call = self.present.call
-        if self.config.tau == 100.0 or self.config.after_attention or not call.num_pairs:
+        if self.config.tau == 100.0 or self.config.after_attention:
             return features_XCHW
-        return align_module(features_XCHW, call.num_frames, self.config)
+        return align_module(features_XCHW, self.present.call, self.config, self.name)
 
 
 @dataclass(frozen=True)
@@ -54,8 +53,7 @@ class AttentionHook:
     config: AlignmentConfig
 
     def __call__(self, layer: nn.Module, args: tuple, tokens_YFC: Tensor) -> Tensor:
-        num_pairs = self.present.call.num_pairs
-        return align_attention(tokens_YFC, num_pairs, self.config) if num_pairs else tokens_YFC
+        return align_attention(tokens_YFC, self.present.call, self.config, layer)
 
 
 @dataclass(frozen=True)
@@ -136,8 +134,8 @@ class AlignedUNet(nn.Module):
         text_embeds: Tensor,
         call: VideoCall | None = None,
     ) -> Tensor:
-        """As AnimatedUNet.predict, (B, F, C, H, W); on [originals, twins] if there is a call."""
-        if call is not None:
+        """As AnimatedUNet.predict, (B, F, C, H, W); on [originals, twins], or on stills, as a call says."""
+        if call is not None and call.num_pairs:
             swaps_L = check_pairs(call, latents_BFCHW.shape[0], len(self.layers))
             call = replace(call, swaps_L=swaps_L.to(latents_BFCHW.device))
         with self.model.present.during(call or VideoCall()):

@@ -45,8 +45,9 @@ def _aligned(variant: int, **changes: Any) -> Condition:
 CONDITIONS: Mapping[str, Condition] = MappingProxyType(
     {
         **{f"#{variant}": Condition(method=method) for variant, method in VARIANTS.items()},
-        "#5, frame 0 too": _aligned(5, exclude_first=False),
+        "#5, frame 0 left out": _aligned(5, exclude_first=True),
         "#5, after each module": _aligned(5, after_attention=False),
+        "#5, beyond still": _aligned(5, relative_to_still=True),
         "#5, first-frame keys": _aligned(5, first_frame_only=True),
         "#5, whole modules": Condition(method=replace(VARIANTS[5], trainable="motion_module")),
         **{f"#3, tau {tau}": _aligned(3, tau=float(tau)) for tau in (75, 50, 25)},
@@ -65,8 +66,9 @@ TABLES: Mapping[str, Sequence[str]] = MappingProxyType(
         "variants": ("#1", "#2", "#3", "#4", "#5", "#6"),
         "choices": (
             "#5",
-            "#5, frame 0 too",
+            "#5, frame 0 left out",
             "#5, after each module",
+            "#5, beyond still",
             "#5, first-frame keys",
             "#5, whole modules",
         ),
@@ -203,7 +205,8 @@ class Judge:
             )
             return asdict(made)
 
-        read = kept(folder / f"result-{_slug(action)}.json", make)
+        settings = {**lesson.settings, "action": action, "trained": trained}
+        read = kept(folder / f"result-{_slug(action)}.json", settings, make)
         scores = {name: [Scores(**one) for one in read[name]] for name in ("scores", "detailed")}
         return Result(**{**read, **scores})
 

@@ -187,7 +187,8 @@ def result(training: DetailTraining, cases: Sequence[Case], folder: Path) -> Map
         found = measure(decode_with(training.vae, training.decoder), cases)
         return {kind: asdict(quality) for kind, quality in found.items()}
 
-    return {kind: Quality(**values) for kind, values in kept(folder / "result.json", make).items()}
+    read = kept(folder / "result.json", {**training.settings(1), "cases": len(cases)}, make)
+    return {kind: Quality(**values) for kind, values in read.items()}
 
 
 def measure_plain(vae: AutoencoderKL, cases: Sequence[Case]) -> Mapping[str, Quality]:

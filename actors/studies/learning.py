@@ -1,10 +1,11 @@
 """Learning actions of the actors by the product's own training, and how it carries over to new looks."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -39,7 +40,9 @@ from ..judge.reader import Reader
 from ..world.clips import Clip, clip_video, make_clip, true_clips
 from ..world.looks import draw_look
 from ..world.motion import draw_motion
+from .drawn_twins import DrawnTwinTraining
 
+_CPU = torch.device("cpu")
 POOL = 4
 """Encoded versions of a clip."""
 _UNSEEN = 2 * 10**6
@@ -59,12 +62,21 @@ class Lesson:
     """Of clips and of training."""
     num_clips: int = 8
     """Of each action."""
+    one_look: bool = False
+    """Whether the same person does it in all clips, in the same place."""
+    drawn_twins: bool = False
+    """Whether twins are the same motion drawn in another look, and not the clip with other colours."""
     steps: int = 120
     """For each action."""
     learning_rate: float = 1e-3
     """Far above the paper's, whose 20,000 steps would take hours here."""
     cooldown: float = 0.5
     """Of so few steps half are spent on coming to rest: the loss in new looks falls by another 5 %."""
+    accumulation: int = 1
+    per_clip: int = POOL
+    """Encoded versions of a clip."""
+    renew_steps: int = 0
+    """After so many an eighth of them is made anew; 0 = never."""
     size: int = IMAGE_SIZE
     """Pixels on a side of the clips; people are filmed from nearby, as the small base saw them."""
 
@@ -74,11 +86,20 @@ class Lesson:
         seeds = range(1000 * self.seed, 1000 * self.seed + self.num_clips)
         return {
             action: [
-                make_clip(draw_motion(action, seed, close=True), draw_look(seed), size=self.size)
+                make_clip(
+                    draw_motion(action, seed, close=True),
+                    draw_look(seeds[0] if self.one_look else seed),
+                    size=self.size,
+                )
                 for seed in seeds
             ]
             for action in self.actions
         }
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All of it, as plain values, by which results are known."""
+        return asdict(replace(self, method=self.config.method))
 
     @property
     def config(self) -> ActionTrainingConfig:
@@ -87,11 +108,12 @@ class Lesson:
         return ActionTrainingConfig(
             method=replace(self.method, augment=AugmentConfig(size=self.size)),
             sampling=SamplingConfig(num_frames=num_frames, stride=None),
-            pool=PoolConfig(per_clip=POOL, renew_micro_batches=0),
+            pool=PoolConfig(per_clip=self.per_clip, renew_micro_batches=self.renew_steps * self.accumulation),
             loop=LoopConfig(
                 steps=self.steps * len(self.actions),
                 learning_rate=self.learning_rate,
                 cooldown=self.cooldown,
+                accumulation=self.accumulation,
                 keep=1,
             ),
             seed=self.seed,
@@ -107,7 +129,9 @@ def write_clip(path: Path, clip: Clip) -> None:
     path.with_suffix(".txt").write_text(clip.caption + "\n", encoding="utf-8")
 
 
-def prepare(lesson: Lesson, folder: Path, base: Path = FOLDER) -> ActionTraining[DiffusersHost]:
+def prepare(
+    lesson: Lesson, folder: Path, base: Path = FOLDER, device: torch.device = _CPU
+) -> ActionTraining[DiffusersHost]:
     """A training of the small base on the lesson's clips, which are written into the folder as videos."""
     folders = [folder / action for action in lesson.actions]
     for where, taught in zip(folders, lesson.clips.values(), strict=True):
@@ -116,17 +140,27 @@ def prepare(lesson: Lesson, folder: Path, base: Path = FOLDER) -> ActionTraining
             write_clip(where / f"{i:02d}.webp", clip)
     clips, motion = find_clips(folders).used, read_motion(base / MOTION.name)
     parts = load_base(find_base(base))
-    return action_training(parts, "small base", motion, clips, lesson.config, torch.device("cpu"))
+    if not lesson.drawn_twins:
+        return action_training(parts, "small base", motion, clips, lesson.config, device)
+    performed = [clip.motion for taught in lesson.clips.values() for clip in taught]
+    host = DiffusersHost(parts, "small base", motion, lesson.config, device)
+    return DrawnTwinTraining(host, clips, lesson.config, performed)
 
 
-def learn(training: ActionTraining[DiffusersHost] | DetailTraining, folder: Path) -> None:
+def learn(
+    training: ActionTraining[DiffusersHost] | DetailTraining,
+    folder: Path,
+    on_progress: Callable[[int], object] = lambda step: None,
+) -> None:
     """Train until the end, with a bar; what was begun in this folder goes on. Raises KeyboardInterrupt."""
-    run, steps = RunFolder(folder, "run", training.settings(1)), training.config.loop.steps
+    steps = training.config.loop.steps
+    run = RunFolder(folder, "run", training.settings(training.config.loop.accumulation))
     with tqdm(total=steps, unit="step", leave=False) as bar:
 
         def on_step(progress: Progress) -> None:
             bar.update(progress.step - bar.n)
             bar.set_postfix(loss=f"{progress.loss:.4f}", refresh=False)
+            on_progress(progress.step)
 
         with stop_signals() as stopped:
             end = training.run(run, stopped=stopped, on_step=on_step)

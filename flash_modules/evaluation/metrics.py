@@ -1,17 +1,13 @@
-"""Measures of videos without a model. Videos are FHWC in [0, 1], as in ComfyUI; pictures are one frame."""
+"""Measures of a video's pixels. Videos are FHWC in [0, 1], as in ComfyUI; pictures are one frame."""
 
 import math
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as nnf
 from einops import rearrange, reduce
 from kornia.metrics import ssim as ssim_map
 from torch import Tensor
 
-_PATCH = 5
-_PATCH_AREA = 128 * 128
-_DIRECTIONS = 64
 _SSIM_WINDOW = 11
 
 
@@ -37,34 +33,6 @@ def ssim(video_FHWC: Tensor, truth_FHWC: Tensor) -> float:
     return ssim_map(video_FCHW, truth_FCHW, _SSIM_WINDOW, padding="valid").mean().item()
 
 
-def reference_likeness(video_FHWC: Tensor, reference_1HWC: Tensor) -> Tensor:
-    """How much every frame looks like the reference, wherever things stand: in (0, 1], 1 = the same.
-
-    likeness = 1 / (1 + mean over k of W1(P w_k, R w_k) / std(R w_k)), where the rows of P and R are all 5 x 5
-    colour patches of the frame and of the reference, w_k are 64 fixed random directions, and W1 is the
-    Wasserstein distance on the line: the mean distance of the sorted values. Pictures are first brought down
-    to the area of 128 x 128. It sees colours, edges and textures, and neither motion nor identity; the
-    background counts by its area. A still picture scores 1.
-    """
-    _check_reference(video_FHWC, reference_1HWC)
-    found_FKN = _sorted_projections(video_FHWC)
-    wanted_1KN = _sorted_projections(reference_1HWC)
-    spread_1K = wanted_1KN.std(dim=-1) + 1e-6
-    return 1 / (1 + ((found_FKN - wanted_1KN).abs().mean(dim=-1) / spread_1K).mean(dim=-1))
-
-
-def _sorted_projections(video_FHWC: Tensor) -> Tensor:
-    frames_FCHW = rearrange(video_FHWC, "f h w c -> f c h w")
-    h, w = frames_FCHW.shape[-2:]
-    shrink = min(1.0, math.sqrt(_PATCH_AREA / (h * w)))
-    size = (max(_PATCH, round(h * shrink)), max(_PATCH, round(w * shrink)))
-    small_FCHW = nnf.interpolate(frames_FCHW, size=size, mode="area")
-    draw = torch.Generator().manual_seed(0)
-    directions_KCPP = torch.randn(_DIRECTIONS, frames_FCHW.shape[1], _PATCH, _PATCH, generator=draw)
-    filters_KCPP = directions_KCPP.to(small_FCHW)  # their length cancels out
-    return nnf.conv2d(small_FCHW, filters_KCPP).flatten(2).sort(dim=-1).values
-
-
 @dataclass(frozen=True)
 class Transition:
     """How the jump from frame 0 to frame 1 compares with those after it (mean absolute change of a pixel)."""
@@ -77,7 +45,7 @@ class Transition:
 
 def first_frame_transition(video_FHWC: Tensor) -> Transition:
     """How much larger the jump after frame 0 is than the jumps after it. A still picture scores best here."""
-    _check_video(video_FHWC, at_least=3)
+    check_video(video_FHWC, at_least=3)
     first, *later = reduce((video_FHWC[1:] - video_FHWC[:-1]).abs(), "f h w c -> f", "mean").tolist()
     mean_later = sum(later) / len(later)
     ratio = first / mean_later if mean_later else math.inf if first else 1.0
@@ -90,7 +58,7 @@ def temporal_consistency(video_FHWC: Tensor) -> float:
     A still picture scores best (FLASH, arXiv:2503.00276, A4.3), and larger motion scores lower: compare only
     videos that move about as much. Deviation: SSIM of pixels; the paper has the cosine of CLIP features.
     """
-    _check_video(video_FHWC, at_least=2)
+    check_video(video_FHWC, at_least=2)
     return ssim(video_FHWC[1:], video_FHWC[:-1])
 
 
@@ -100,7 +68,7 @@ def relative_sharpness(video_FHWC: Tensor, reference_1HWC: Tensor) -> Tensor:
     Sharpness is the standard deviation of the Laplacian of the grey picture. It is a measure of fine contrast
     and not of beauty: noise and flicker raise it too, so that farther above 1 is no better.
     """
-    _check_reference(video_FHWC, reference_1HWC)
+    check_reference(video_FHWC, reference_1HWC)
     return _fine_contrast(video_FHWC) / (_fine_contrast(reference_1HWC) + 1e-6)
 
 
@@ -110,7 +78,8 @@ def _fine_contrast(video_FHWC: Tensor) -> Tensor:
     return nnf.conv2d(grey_F1HW, laplacian[None, None]).flatten(1).std(dim=-1)
 
 
-def _check_video(video_FHWC: Tensor, *, at_least: int = 1) -> None:
+def check_video(video_FHWC: Tensor, *, at_least: int = 1) -> None:
+    """Raise ValueError unless it is a video of so many frames or more."""
     if video_FHWC.ndim != 4 or video_FHWC.shape[-1] != 3 or not video_FHWC.is_floating_point():
         raise ValueError(
             "A video must be (frames, height, width, 3) with numbers from 0 to 1, but it is "
@@ -121,7 +90,7 @@ def _check_video(video_FHWC: Tensor, *, at_least: int = 1) -> None:
 
 
 def _check_same_shape(video_FHWC: Tensor, truth_FHWC: Tensor) -> None:
-    _check_video(video_FHWC)
+    check_video(video_FHWC)
     if video_FHWC.shape != truth_FHWC.shape:
         raise ValueError(
             f"The two videos have shapes {tuple(video_FHWC.shape)} and {tuple(truth_FHWC.shape)}: "
@@ -129,8 +98,9 @@ def _check_same_shape(video_FHWC: Tensor, truth_FHWC: Tensor) -> None:
         )
 
 
-def _check_reference(video_FHWC: Tensor, reference_1HWC: Tensor) -> None:
-    _check_video(video_FHWC)
+def check_reference(video_FHWC: Tensor, reference_1HWC: Tensor) -> None:
+    """Raise ValueError unless they are a video and one picture of its size."""
+    check_video(video_FHWC)
     if reference_1HWC.shape != video_FHWC[:1].shape:
         raise ValueError(
             f"The reference has shape {tuple(reference_1HWC.shape)}, but one frame of the video has "

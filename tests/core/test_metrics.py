@@ -5,10 +5,10 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor
 
+from flash_pack.flash_modules.evaluation.looks import reference_likeness
 from flash_pack.flash_modules.evaluation.metrics import (
     first_frame_transition,
     psnr,
-    reference_likeness,
     relative_sharpness,
     ssim,
     temporal_consistency,

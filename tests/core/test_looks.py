@@ -11,6 +11,7 @@ def test_leak_is_0_with_the_pictures_look_and_1_with_a_training_clips() -> None:
     own, training = looks(reference_1HWC), looks(training_1HWC)
     assert leak(looks(still(scene())), own, training) == 0.0
     assert leak(looks(still(scene(look=9))), own, training) == pytest.approx(1.0, abs=1e-6)
+    assert leak(torch.cat([training, own]), own, training) == 0.0  # frame 0 does not count
 
 
 def test_leak_hardly_sees_motion_and_grows_with_the_training_look() -> None:

@@ -1,6 +1,6 @@
 """Action tokens (FAE) at work: keys and values that every attention reads beside its own.
 
-FlexiAct (arXiv:2505.03730, 3.3) appends 226 learned tokens to the text at every layer's attention. They have
+FlexiAct (arXiv:2505.03730) appends 226 learned tokens to the text at every layer's attention. They have
 no position, pass through no AdaLN, and what they become is thrown away after the layer; so all that is left
 of them is a prefix of keys and values, which depends neither on the video, the timestep nor the prompt.
 """

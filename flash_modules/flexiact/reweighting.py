@@ -8,7 +8,7 @@ from .noise_schedule import NUM_TIMESTEPS
 
 @dataclass(frozen=True, kw_only=True)
 class EarlyBoost:
-    """What is added to the scores of video queries on action keys (FlexiAct, arXiv:2505.03730, 3.3).
+    """What is added to the scores of video queries on action keys (FlexiAct, arXiv:2505.03730).
 
     The paper's names are alpha, t_l and t_h. Deviation: the released code never adds anything (its pipeline
     overwrites the switch), and hard-codes 700; see `RELEASED`.

@@ -141,6 +141,8 @@ def test_what_was_added_comes_out_again(inputs: Inputs) -> None:
     inputs.velocity(transformer, BOOSTED)
     remove()
     assert torch.equal(inputs.velocity(transformer, BOOSTED), before)
+    both = torch.tensor([BOOSTED, PLAIN])  # which an action refuses
+    predict_velocity(transformer, inputs.latents_BFCHW, inputs.picture_BFCHW, both, inputs.text_embeds_BMC)
     assert all(torch.equal(value, weights[name]) for name, value in transformer.state_dict().items())
 
 

@@ -1,0 +1,161 @@
+"""Learning action tokens on diffusers' CogVideoX, against the method: motion queries, dense sequence."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from flash_pack.flash_modules.backends.diffusers.cogvideox import add_transfer
+from flash_pack.flash_modules.backends.diffusers.cogvideox.train import LearningTokens, encode_moments
+from flash_pack.flash_modules.flexiact.noise_schedule import alphas_cumprod
+from flash_pack.flash_modules.flexiact.performance import Performance
+from flash_pack.flash_modules.flexiact.reweighting import RELEASED
+from flash_pack.flash_modules.flexiact.training.encoded import EncodedView
+from flash_pack.flash_modules.flexiact.training.token_training import (
+    Drawn,
+    Lesson,
+    TokenTraining,
+    TokenTrainingConfig,
+    draw,
+)
+from flash_pack.flash_modules.training.loop import LoopConfig
+from flash_pack.flash_modules.training.run_folder import RunFolder
+from flash_pack.tests.backends.flexiact_oracle import Inputs, OracleAttention, small_inputs
+from flash_pack.tests.backends.small_cogvideox import LAYERS, TOKENS, WIDTH, small_transformer, small_vae
+
+STEPS = 3
+LOOP = LoopConfig(steps=STEPS, learning_rate=3e-3, betas=(0.9, 0.95), weight_decay=1e-4, save_steps=1, keep=9)
+
+
+def _lesson() -> Lesson:
+    inputs = small_inputs()
+    views = [
+        EncodedView(mean, torch.full_like(mean, 0.3), picture[:1], torch.full_like(picture[:1], 0.2))
+        for mean, picture in zip(inputs.latents_BFCHW, inputs.picture_BFCHW, strict=True)
+    ]
+    text_embeds, empty_embeds = inputs.text_embeds_BMC.split(1)
+    return Lesson(
+        views=views, caption="a dog", text_embeds=text_embeds, empty_embeds=empty_embeds, clip_sha256="ab"
+    )
+
+
+def _training(*, checkpointing: bool = False, seed: int = 0) -> TokenTraining:
+    host = LearningTokens(small_transformer(), TOKENS, checkpointing=checkpointing)
+    return TokenTraining(host, _lesson(), TokenTrainingConfig(loop=LOOP, seed=seed))
+
+
+def _run(training: TokenTraining, folder: Path, steps: int = STEPS) -> RunFolder:
+    run = RunFolder(folder, "run", training.settings("base", {}, 1))
+    done = []
+    training.run(run, on_step=done.append, stopped=lambda: len(done) >= steps)
+    return run
+
+
+class Oracle:
+    """Tokens as parameters of motion queries, keys and values; the loss on the clean latents."""
+
+    def __init__(self) -> None:
+        self.transformer = small_transformer()
+        self.tokens = [nn.Parameter(torch.zeros(TOKENS, WIDTH)) for _ in range(LAYERS)]
+        nothing = torch.zeros(TOKENS)
+        for layer, block in enumerate(self.transformer.transformer_blocks):
+            attention = OracleAttention(layer, self.tokens[layer], nothing, nothing, lambda *_: 0.0)
+            block.attn1.set_processor(attention)
+
+    def loss(self, drawn: Drawn, lesson: Lesson) -> Tensor:
+        alpha = float(alphas_cumprod()[drawn.timestep])
+        noisy = math.sqrt(alpha) * drawn.clean_FCHW + math.sqrt(1 - alpha) * drawn.noise_FCHW
+        text_embeds = lesson.text_embeds if drawn.with_text else lesson.empty_embeds
+        inputs = Inputs(noisy[None], drawn.picture_FCHW[None], text_embeds)
+        clean = (
+            math.sqrt(alpha) * noisy
+            - math.sqrt(1 - alpha) * inputs.velocity(self.transformer, drawn.timestep)[0]
+        )
+        i = drawn.pair
+        difference, wanted = (math.sqrt(2) * x[i + 1] - x[i] for x in (clean, drawn.clean_FCHW))
+        return ((clean - drawn.clean_FCHW) ** 2 / (1 - alpha)).mean() + ((difference - wanted) ** 2).mean()
+
+
+def test_three_steps_are_those_of_the_method(tmp_path: Path) -> None:
+    training, oracle = _training(), Oracle()
+    optimizer = torch.optim.AdamW(oracle.tokens, lr=3e-3, betas=(0.9, 0.95), weight_decay=1e-4)
+    for step in range(STEPS):
+        drawn = draw(training.lesson.views, training.config, step)
+        loss, wanted = training.loss(step), oracle.loss(drawn, training.lesson)
+        assert loss.item() == pytest.approx(wanted.item(), rel=1e-5)
+        loss.backward()
+        wanted.backward()
+        for tokens, theirs in zip(training.host.tokens.values(), oracle.tokens, strict=True):
+            assert tokens.grad is not None
+            assert theirs.grad is not None
+            assert (tokens.grad - theirs.grad).norm() / theirs.grad.norm() < 1e-5
+            tokens.grad = None
+        nn.utils.clip_grad_norm_(oracle.tokens, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        _run(training, tmp_path, steps=1)
+        for tokens, theirs in zip(training.host.tokens.values(), oracle.tokens, strict=True):
+            assert (tokens - theirs).norm() / theirs.norm() < 1e-5
+
+
+def test_only_tokens_learn(tmp_path: Path) -> None:
+    training = _training()
+    host = training.host
+    assert isinstance(host, LearningTokens)
+    before = {name: value.clone() for name, value in host.transformer.state_dict().items()}
+    _run(training, tmp_path)
+    assert all(torch.equal(value, before[name]) for name, value in host.transformer.state_dict().items())
+    assert all(tokens.abs().min() > 0 for tokens in host.tokens.values())
+
+
+def test_checkpointing_changes_nothing() -> None:
+    plain, checkpointed = _training(), _training(checkpointing=True)
+    losses = [training.loss(0) for training in (plain, checkpointed)]
+    for loss in losses:
+        loss.backward()
+    assert torch.equal(*losses)
+    for one, other in zip(plain.host.tokens.values(), checkpointed.host.tokens.values(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad)
+
+
+def test_a_run_that_goes_on_is_one_that_never_stopped(tmp_path: Path) -> None:
+    whole = _training()
+    _run(whole, tmp_path / "whole")
+    _run(_training(), tmp_path / "parts", steps=1)
+    rest = _training()
+    _run(rest, tmp_path / "parts")
+    for name, tokens in whole.host.tokens.items():
+        assert torch.equal(rest.host.tokens[name], tokens)
+
+
+def test_what_was_learned_performs_as_it_did_while_learning(tmp_path: Path) -> None:
+    training, inputs = _training(), small_inputs()
+    _run(training, tmp_path)
+    action, host = training.learned("dog", STEPS), training.host
+    assert isinstance(host, LearningTokens)
+    with torch.inference_mode():
+        wanted = inputs.velocity(host.transformer, 500)
+        host.remove()
+        plain = inputs.velocity(host.transformer, 500)
+        add_transfer(host.transformer, [Performance(action=action, boost=RELEASED)])
+        assert torch.equal(inputs.velocity(host.transformer, 500), wanted)
+    assert torch.equal(plain, inputs.velocity(small_transformer(), 500))
+    assert (action.steps, action.prompt, action.clip_sha256) == (STEPS, "a dog", "ab")
+
+
+def test_moments_are_the_vaes() -> None:
+    vae, video_FCHW = small_vae(), torch.rand(17, 3, 64, 96)
+    mean, deviation = encode_moments(vae, video_FCHW)
+    pixels = rearrange(video_FCHW, "f c h w -> 1 c f h w") * 2 - 1
+    cache, parts = None, []
+    for start, end in ((0, 9), (9, 17)):
+        moments, cache = vae.encoder(pixels[:, :, start:end], conv_cache=cache)
+        parts.append(moments)
+    wanted_mean, log_variance = torch.cat(parts, dim=2)[0].chunk(2)
+    torch.testing.assert_close(mean, 0.7 * wanted_mean.transpose(0, 1), atol=1e-5, rtol=1e-5)
+    wanted = 0.7 * (log_variance.clamp(-30, 20) / 2).exp().transpose(0, 1)
+    torch.testing.assert_close(deviation, wanted, atol=1e-5, rtol=1e-5)
+    assert mean.shape == (5, 16, 8, 12)

@@ -4,7 +4,7 @@ All latents are in DDPM scale: sqrt(alpha) * clean + sqrt(1 - alpha) * noise.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -42,8 +42,8 @@ class Step:
     clean: float
     spread: float
     correction: float
-    """How far the denoised latents are carried on from those of the step before; 0 in the first two steps,
-    since the first begins infinitely far from the second, and in the last."""
+    """How far the denoised latents are carried on from those of the step before; 0 in the first step, after
+    one that began with noise alone, infinitely far away, and in the last."""
 
 
 def dpm_steps(num_steps: int) -> list[Step]:
@@ -55,7 +55,11 @@ def dpm_steps(num_steps: int) -> list[Step]:
     there, and do.
     """
     timesteps = trailing_timesteps(num_steps)
-    alphas = [float(alphas_cumprod()[timestep]) for timestep in timesteps] + [1.0]
+    return steps_between(timesteps, [*(float(alphas_cumprod()[t]) for t in timesteps), 1.0])
+
+
+def steps_between(timesteps: Sequence[int], alphas: Sequence[float]) -> list[Step]:
+    """The steps that begin at these timesteps, from each alpha to the next: 0 is noise alone, 1 clean."""
     steps = []
     for i, timestep in enumerate(timesteps):
         alpha, after = alphas[i], alphas[i + 1]
@@ -75,9 +79,9 @@ def dpm_steps(num_steps: int) -> list[Step]:
     return steps
 
 
-def _correction(alphas: list[float], i: int) -> float:
+def _correction(alphas: Sequence[float], i: int) -> float:
     """Half of this step's growth of the log SNR over that of the step before."""
-    if i < 2 or alphas[i + 1] == 1.0:
+    if i < 1 or alphas[i - 1] == 0.0 or alphas[i + 1] == 1.0:
         return 0.0
     before, now, after = (0.5 * math.log(alpha / (1 - alpha)) for alpha in alphas[i - 1 : i + 2])
     return (after - now) / (2 * (now - before))

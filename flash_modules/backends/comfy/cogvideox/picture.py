@@ -1,0 +1,87 @@
+"""The picture that a video begins with: cut to the model's size, encoded, and given to the prompts."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import comfy.model_management
+import node_helpers
+import torch
+from comfy.ldm.cogvideo.vae import AutoencoderKLCogVideoX
+from einops import rearrange
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from .run_check import PICTURE
+
+WIDTH, HEIGHT, NUM_FRAMES = 720, 480, 49
+"""The only size that CogVideoX-5b-I2V learned."""
+_CHANNELS, _SCALE, _FRAMES_PER_LATENT = 16, 8, 4
+
+
+@dataclass(frozen=True)
+class Conditioned:
+    """What a sampler needs to animate a picture."""
+
+    positive: Any
+    negative: Any
+    latent: dict[str, Tensor]
+    notes: list[str]
+    """What was done to the picture, for a user."""
+
+
+def condition(positive, negative, vae, image_BHWC: Tensor) -> Conditioned:
+    """Both prompts with the picture, and empty latents (1, 16, 13, 60, 90) of its video.
+
+    The image is (1, H, W, 3 or 4) in [0, 1]. Raises ValueError for another VAE, or more than one picture.
+    """
+    if not isinstance(vae.first_stage_model, AutoencoderKLCogVideoX):
+        raise ValueError(
+            f"This VAE is {type(vae.first_stage_model).__name__}, and CogVideoX needs its own: load "
+            "cogvideox_vae_bf16.safetensors with Load VAE."
+        )
+    if len(image_BHWC) != 1:
+        raise ValueError(f"There are {len(image_BHWC)} pictures, and a video begins with one: choose one.")
+    fitted_1HWC = fit(image_BHWC[..., :3])
+    latent_1CFHW = vae.encode(fitted_1HWC)
+    positive, negative = (
+        node_helpers.conditioning_set_values(prompt, {PICTURE: latent_1CFHW})
+        for prompt in (positive, negative)
+    )
+    notes = how_fitted(*image_BHWC.shape[1:3])
+    return Conditioned(positive, negative, {"samples": _empty_latents()}, notes)
+
+
+def fit(image_BHWC: Tensor) -> Tensor:
+    """The image scaled until it covers 720 x 480, and the rest cut off on both sides alike."""
+    height, width = image_BHWC.shape[1:3]
+    scale = _scale(height, width)
+    size = (max(HEIGHT, round(height * scale)), max(WIDTH, round(width * scale)))
+    image_BCHW = rearrange(image_BHWC, "b h w c -> b c h w")
+    image_BCHW = interpolate(image_BCHW, size, mode="bicubic", antialias=True).clamp(0, 1)
+    top, left = (size[0] - HEIGHT) // 2, (size[1] - WIDTH) // 2
+    return rearrange(image_BCHW[..., top : top + HEIGHT, left : left + WIDTH], "b c h w -> b h w c")
+
+
+def how_fitted(height: int, width: int) -> list[str]:
+    """What `fit` does to a picture of that size, in words for a node; nothing if it does nothing."""
+    if (height, width) == (HEIGHT, WIDTH):
+        return []
+    scale = _scale(height, width)
+    lost_rows, lost_columns = 1 - HEIGHT / (height * scale), 1 - WIDTH / (width * scale)
+    cut, sides = max((lost_rows, "top and bottom"), (lost_columns, "left and right"))
+    said = [f"{width} x {height} became {WIDTH} x {HEIGHT}."]
+    if round(100 * cut):
+        said.append(f"{100 * cut:.0f} % was cut off, {sides}.")
+    if scale > 2:
+        said.append(f"It was enlarged {scale:.1f} times: a larger picture gives more detail.")
+    return said
+
+
+def _scale(height: int, width: int) -> float:
+    return max(HEIGHT / height, WIDTH / width)
+
+
+def _empty_latents() -> Tensor:
+    frames = (NUM_FRAMES - 1) // _FRAMES_PER_LATENT + 1
+    shape_BCFHW = (1, _CHANNELS, frames, HEIGHT // _SCALE, WIDTH // _SCALE)
+    return torch.zeros(shape_BCFHW, device=comfy.model_management.intermediate_device())

@@ -18,3 +18,19 @@ def _one_thread_without_gradients():
     import comfy.model_management
 
     comfy.model_management.unload_all_models()
+
+
+@pytest.fixture(scope="session")
+def twin():
+    """diffusers' transformer; whoever changes its processors sets all of them."""
+    from flash_pack.tests.comfy.cogvideox.small_cogvideox import diffusers_transformer
+
+    return diffusers_transformer()
+
+
+@pytest.fixture
+def model(twin):
+    """ComfyUI's MODEL with the same weights, as ComfyUI itself has it: not corrected."""
+    from flash_pack.tests.comfy.cogvideox.small_cogvideox import comfyui_model
+
+    return comfyui_model(twin)

@@ -15,8 +15,6 @@ from flash_pack.tests.comfy.cogvideox.small_cogvideox import (
     TEXT_WIDTH,
     WIDE,
     SlowPerformance,
-    comfyui_model,
-    diffusers_transformer,
     random_action,
     random_adapter,
     slow_velocity,
@@ -51,16 +49,6 @@ def comfyui_velocity(
 def difference(ours: Tensor, theirs: Tensor) -> float:
     assert ours.shape == theirs.shape
     return float((ours - theirs).norm() / theirs.norm())
-
-
-@pytest.fixture(scope="module")
-def twin():
-    return diffusers_transformer()
-
-
-@pytest.fixture
-def model(twin):
-    return comfyui_model(twin)
 
 
 @pytest.fixture

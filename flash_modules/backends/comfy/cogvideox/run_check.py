@@ -47,11 +47,10 @@ def check_prompt(prompt: dict[str, Any], embed) -> None:
             f"The prompt is {text_BNC.shape[-1]} wide and CogVideoX reads {width}: encode it with T5-XXL, "
             "from Load CLIP with the type cogvideox."
         )
-    if text_BNC.shape[1] > embed.max_text_seq_length:
-        raise ValueError(
-            f"The prompt has {text_BNC.shape[1]} tokens and CogVideoX reads up to "
-            f"{embed.max_text_seq_length}: shorten it."
-        )
+    found, wanted = text_BNC.shape[1], embed.max_text_seq_length
+    if found != wanted:
+        way = "shorten it" if found > wanted else "set the type of Load CLIP to cogvideox, which fills up"
+        raise ValueError(f"The prompt has {found} tokens and CogVideoX reads {wanted}: {way}.")
     if PICTURE not in prompt:
         raise ValueError(f"A prompt has no picture: {_WIRING}.")
 

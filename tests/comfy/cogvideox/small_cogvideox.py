@@ -12,6 +12,7 @@ from diffusers.models.embeddings import apply_rotary_emb
 from diffusers.pipelines.cogvideo.pipeline_cogvideox_image2video import get_resize_crop_region_for_grid
 from einops import rearrange
 from torch import Tensor
+from torch.nn.functional import linear, scaled_dot_product_attention
 
 from flash_pack.flash_modules.flexiact.action_file import TransferAction
 from flash_pack.flash_modules.flexiact.ref_adapter_file import PARTS, LowRank, RefAdapter
@@ -76,12 +77,14 @@ def comfyui_model(twin: CogVideoXTransformer3DModel):
     return comfy.model_patcher.ModelPatcher(base.eval(), torch.device("cpu"), torch.device("cpu"))
 
 
-def random_action(seed: int = 5, tokens: int = TOKENS, name: str = "jump") -> TransferAction:
+def random_action(
+    seed: int = 5, tokens: int = TOKENS, name: str = "jump", layers: int = LAYERS
+) -> TransferAction:
     draw = torch.Generator().manual_seed(seed)
-    return TransferAction(name=name, tokens_LMC=torch.randn(LAYERS, tokens, WIDTH, generator=draw))
+    return TransferAction(name=name, tokens_LMC=torch.randn(layers, tokens, WIDTH, generator=draw))
 
 
-def random_adapter(seed: int = 6) -> RefAdapter:
+def random_adapter(seed: int = 6, layers: int = LAYERS) -> RefAdapter:
     draw = torch.Generator().manual_seed(seed)
     parts = {
         (layer, part): LowRank(
@@ -89,7 +92,7 @@ def random_adapter(seed: int = 6) -> RefAdapter:
             up_CR=torch.randn(WIDTH, RANK, generator=draw) / 14,
             alpha=RANK / 2,
         )
-        for layer in range(LAYERS)
+        for layer in range(layers)
         for part in PARTS
     }
     return RefAdapter(name="adapter", parts=parts)
@@ -135,22 +138,30 @@ class SlowProcessor:
         q, k = attn.norm_q(q), attn.norm_k(k)
         q[:, :, -num_video:] = apply_rotary_emb(q[:, :, -num_video:], image_rotary_emb)
         k[:, :, -num_video:] = apply_rotary_emb(k[:, :, -num_video:], image_rotary_emb)
-        scores = q @ k.transpose(2, 3) / math.sqrt(q.shape[-1])
+        bias = torch.zeros(tokens.shape[1], tokens.shape[1])
         start = num_text
         for each, its_tokens in zip(self.slow.all, motion, strict=True):
             end = start + its_tokens.shape[1]
-            scores[..., start:end] += math.log(each.strength)
-            scores[:, :, -num_video:, start:end] += each.boost
+            bias[:, start:end] += math.log(each.strength)
+            bias[-num_video:, start:end] += each.boost
             start = end
-        out = self._project(attn, "out", rearrange(scores.softmax(-1) @ v, "b h n d -> b n (h d)"))
+        out = rearrange(_masked_attention(q, k, v, bias), "b h n d -> b n (h d)")
+        out = self._project(attn, "out", out)
         return out[:, -num_video:], out[:, :num_text]
 
     def _project(self, attn, part: str, tokens: Tensor) -> Tensor:
-        linear = attn.to_out[0] if part == "out" else getattr(attn, f"to_{part}")
-        weight = linear.weight
+        layer = attn.to_out[0] if part == "out" else getattr(attn, f"to_{part}")
+        weight = layer.weight
         if self.slow.adapter is not None:
             weight = weight + self.slow.adapter.parts[self.layer, part].delta(self.slow.adapter_strength)
-        return torch.nn.functional.linear(tokens, weight, linear.bias)
+        return linear(tokens, weight, layer.bias)
+
+
+def _masked_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+    """With a dense mask; some queries after the others, since 17,550 at once would take gigabytes."""
+    rows = zip(q.split(2048, dim=2), bias.split(2048), strict=True)
+    outs = [scaled_dot_product_attention(some, k, v, attn_mask=its) for some, its in rows]
+    return torch.cat(outs, dim=2)
 
 
 def slow_velocity(

@@ -20,17 +20,17 @@ def _one_thread_without_gradients():
     comfy.model_management.unload_all_models()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def twin():
-    """diffusers' transformer; whoever changes its processors sets all of them."""
-    from flash_pack.tests.comfy.cogvideox.small_cogvideox import diffusers_transformer
+    """diffusers' transformer."""
+    from flash_pack.tests.backends.small_cogvideox import small_transformer
 
-    return diffusers_transformer()
+    return small_transformer()
 
 
 @pytest.fixture
 def model(twin):
     """ComfyUI's MODEL with the same weights, as ComfyUI itself has it: not corrected."""
-    from flash_pack.tests.comfy.cogvideox.small_cogvideox import comfyui_model
+    from flash_pack.tests.comfy.cogvideox.two_hosts import comfyui_model
 
     return comfyui_model(twin)

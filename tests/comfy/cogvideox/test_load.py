@@ -14,30 +14,25 @@ from flash_pack.flash_modules.backends.comfy import cogvideox as backend
 from flash_pack.flash_modules.backends.comfy.cogvideox.load import cogvideox_files
 from flash_pack.flash_modules.backends.comfy.cogvideox.names import core_names
 from flash_pack.flash_modules.flexiact.performance import Performance
-from flash_pack.tests.comfy.cogvideox.runs import difference, draw
-from flash_pack.tests.comfy.cogvideox.small_cogvideox import (
-    TEXT_WIDTH,
-    SlowPerformance,
-    diffusers_transformer,
-    random_action,
-    random_adapter,
-    slow_velocity,
-)
-from flash_pack.tests.comfy.cogvideox.test_forward import comfyui_velocity
+from flash_pack.tests.backends.flexiact_oracle import oracle, small_inputs
+from flash_pack.tests.backends.small_cogvideox import small_action, small_transformer
+from flash_pack.tests.comfy.cogvideox.two_hosts import comfyui_velocity, difference
 
-LAYERS = 2
-TRUE_GRID = {"sample_width": 90, "sample_height": 60, "sample_frames": 49, "max_text_seq_length": 226}
-
-
-@pytest.fixture(scope="module")
-def large():
-    """diffusers' transformer of small width and true grid: 17,550 tokens of a video."""
-    return diffusers_transformer(num_layers=LAYERS, **TRUE_GRID)
+TRUE = {
+    "attention_head_dim": 64,  # which ComfyUI takes for granted
+    "num_layers": 2,
+    "sample_frames": 49,
+    "sample_height": 60,
+    "sample_width": 90,
+    "max_text_seq_length": 226,
+}
+"""49 frames of 720 x 480, 226 + 17,550 tokens: what ComfyUI's loader takes for granted, too."""
 
 
 @pytest.fixture(scope="module")
-def weights(large) -> dict[str, Tensor]:
-    return dict(large.state_dict())
+def weights() -> dict[str, Tensor]:
+    """By diffusers' names."""
+    return dict(small_transformer(**TRUE).state_dict())
 
 
 def loaded(model) -> dict[str, Tensor]:
@@ -165,17 +160,12 @@ def test_a_deep_clone_has_positions_of_its_own(weights, tmp_path) -> None:
 
 
 def test_the_true_grid_is_diffusers(tmp_path) -> None:
-    """Base, and an action with RefAdapter and early boost: 17,550 tokens of video and 226 of text."""
-    large = diffusers_transformer(num_layers=1, **TRUE_GRID)
-    save_file(large.state_dict(), tmp_path / "model.safetensors")
+    one_layer = TRUE | {"num_layers": 1}
+    save_file(small_transformer(**one_layer).state_dict(), tmp_path / "model.safetensors")
     model = backend.load_cogvideox(tmp_path / "model.safetensors")
-    action, adapter = random_action(layers=1), random_adapter(layers=1)
-    picture = torch.zeros(1, 13, 16, 60, 90)
-    picture[:, :1] = draw(1, 1, 16, 60, 90, seed=1)
-    inputs = (draw(1, 13, 16, 60, 90, seed=2), picture, 900, draw(1, 226, TEXT_WIDTH, seed=3))
-    m = backend.transfer_action(model, Performance(action=action), adapter, 0.7)
-    base = slow_velocity(large, *inputs, SlowPerformance())
-    assert difference(comfyui_velocity(model, *inputs), base) <= 1e-5
-    performed = slow_velocity(large, *inputs, SlowPerformance(action, adapter, 0.7, boost=1.0))
-    assert difference(comfyui_velocity(m, *inputs), performed) <= 1e-5
-    assert difference(base, performed) > 1e-3
+    inputs = small_inputs((1, 13, 16, 60, 90), text=226)
+    performance = Performance(action=small_action(shape=(1, 226, 192)))
+    m = backend.transfer_action(model, performance)
+    found = comfyui_velocity(m, inputs, 900)
+    assert difference(found, oracle(900, inputs, [performance], **one_layer)) <= 1e-5
+    assert difference(found, comfyui_velocity(model, inputs, 900)) > 1e-4

@@ -8,7 +8,7 @@ from torch import Tensor
 from flash_pack.flash_modules.backends.comfy import cogvideox as backend
 from flash_pack.flash_modules.backends.comfy.cogvideox.picture import fit, how_fitted
 from flash_pack.tests.backends.small_models import randomise
-from flash_pack.tests.comfy.cogvideox.runs import difference, draw, prompt
+from flash_pack.tests.comfy.cogvideox.two_hosts import difference, draw, prompt
 
 WIDTHS = (32, 32, 32, 32)
 
@@ -36,7 +36,9 @@ def vae(diffusers_vae, monkeypatch):
 
 
 def image(height: int, width: int, channels: int = 3) -> Tensor:
-    return torch.rand(1, height, width, channels, generator=torch.Generator().manual_seed(8))
+    """Of 256 levels, as Load Image gives them."""
+    draw = torch.Generator().manual_seed(8)
+    return torch.randint(256, (1, height, width, channels), generator=draw) / 255
 
 
 def test_a_picture_is_encoded_as_diffusers_does(vae, diffusers_vae) -> None:

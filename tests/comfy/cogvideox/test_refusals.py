@@ -8,11 +8,11 @@ import torch
 
 from flash_pack.flash_modules.backends.comfy import cogvideox as backend
 from flash_pack.flash_modules.flexiact.performance import Performance
+from flash_pack.tests.backends.small_cogvideox import small_action, small_adapter
 from flash_pack.tests.comfy.backend.conftest import build_model
-from flash_pack.tests.comfy.cogvideox.runs import comfyui_run, prompt
-from flash_pack.tests.comfy.cogvideox.small_cogvideox import random_action, random_adapter
+from flash_pack.tests.comfy.cogvideox.two_hosts import comfyui_run, prompt
 
-ACTION = random_action()
+ACTION = small_action()
 
 
 def performed_on(kind: str, **settings):
@@ -69,7 +69,7 @@ def test_latents_of_another_size_are_refused(model, shape: tuple[int, int, int])
     [
         ({"length": 11}, "The prompt has 11 tokens and CogVideoX reads 10: shorten it"),
         ({"length": 6}, "The prompt has 6 tokens and CogVideoX reads 10: set the type of Load CLIP to"),
-        ({"width": 24}, "The prompt is 24 wide and CogVideoX reads 48: encode it with T5-XXL"),
+        ({"width": 24}, "The prompt is 24 wide and CogVideoX reads 32: encode it with T5-XXL"),
         (
             {"picture": None},
             "A prompt has no picture: connect positive, negative and LATENT of CogVideoX",
@@ -90,16 +90,16 @@ def test_context_windows_are_refused(model) -> None:
 
 
 def test_files_for_another_model_are_refused(model) -> None:
-    action, adapter = random_action(), random_adapter()
+    action, adapter = small_action(), small_adapter()
     short = Performance(action=type(action)(name="short", tokens_LMC=action.tokens_LMC[:2]))
-    with pytest.raises(ValueError, match="The action 'short' is for 2 layers of width 192, and this"):
+    with pytest.raises(ValueError, match="The action 'short' is for 2 layers of width 48, and this"):
         backend.transfer_action(model, short)
     few = {place: low_rank for place, low_rank in adapter.parts.items() if place[0] < 2}
-    with pytest.raises(ValueError, match="The RefAdapter 'few' is for 2 layers of width 192, and this model"):
+    with pytest.raises(ValueError, match="The RefAdapter 'few' is for 2 layers of width 48, and this model"):
         backend.transfer_action(model, Performance(action=action), type(adapter)(name="few", parts=few))
 
 
 def test_a_second_adapter_is_refused(model) -> None:
-    m = backend.transfer_action(model, Performance(action=ACTION), random_adapter())
+    m = backend.transfer_action(model, Performance(action=ACTION), small_adapter())
     with pytest.raises(ValueError, match="already has the RefAdapter 'adapter': choose none in one"):
-        backend.transfer_action(m, Performance(action=ACTION), random_adapter())
+        backend.transfer_action(m, Performance(action=ACTION), small_adapter())

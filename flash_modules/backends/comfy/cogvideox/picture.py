@@ -7,10 +7,10 @@ import comfy.model_management
 import node_helpers
 import torch
 from comfy.ldm.cogvideo.vae import AutoencoderKLCogVideoX
-from einops import rearrange
+from PIL import Image
 from torch import Tensor
-from torch.nn.functional import interpolate
 
+from ....files.video_files import fit_picture
 from .run_check import PICTURE
 
 WIDTH, HEIGHT, NUM_FRAMES = 720, 480, 49
@@ -51,15 +51,10 @@ def condition(positive, negative, vae, image_BHWC: Tensor) -> Conditioned:
     return Conditioned(positive, negative, {"samples": _empty_latents()}, notes)
 
 
-def fit(image_BHWC: Tensor) -> Tensor:
-    """The image scaled until it covers 720 x 480, and the rest cut off on both sides alike."""
-    height, width = image_BHWC.shape[1:3]
-    scale = _scale(height, width)
-    size = (max(HEIGHT, round(height * scale)), max(WIDTH, round(width * scale)))
-    image_BCHW = rearrange(image_BHWC, "b h w c -> b c h w")
-    image_BCHW = interpolate(image_BCHW, size, mode="bicubic", antialias=True).clamp(0, 1)
-    top, left = (size[0] - HEIGHT) // 2, (size[1] - WIDTH) // 2
-    return rearrange(image_BCHW[..., top : top + HEIGHT, left : left + WIDTH], "b c h w -> b h w c")
+def fit(image_1HWC: Tensor) -> Tensor:
+    """The picture scaled until it covers 720 x 480, and the rest cut off alike on both sides."""
+    pixels_HWC = (image_1HWC[0] * 255).round().clamp(0, 255).to(torch.uint8)
+    return fit_picture(Image.fromarray(pixels_HWC.cpu().numpy()), (WIDTH, HEIGHT))
 
 
 def how_fitted(height: int, width: int) -> list[str]:

@@ -4,6 +4,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from ..flash_modules.backends.comfy.folders import register_folders
 from .decode import DetailDecode
+from .flexiact import CogVideoXImageToVideo, CogVideoXSampler, LoadCogVideoX, TransferAction
 from .load import LoadAction, LoadDetailDecoder, LoadMotionModule
 from .motion import ApplyAction, ApplyMotionModule, FirstFrame
 from .sample import AdaINLatents, Sampler
@@ -22,6 +23,10 @@ NODES: list[type[io.ComfyNode]] = [
     PreviewClips,
     LearnAction,
     TrainingOptionsNode,
+    LoadCogVideoX,
+    TransferAction,
+    CogVideoXImageToVideo,
+    CogVideoXSampler,
 ]
 
 

@@ -3,6 +3,7 @@
 from comfy_api.latest import io
 
 from ..flash_modules.animatediff.motion_file import VERSIONS
+from ..flash_modules.backends.comfy.actions import load_action
 from ..flash_modules.backends.comfy.folders import (
     ACTIONS,
     DECODERS,
@@ -12,7 +13,6 @@ from ..flash_modules.backends.comfy.folders import (
     model_path,
 )
 from ..flash_modules.backends.comfy.sd15 import load_detail_decoder, load_motion
-from ..flash_modules.flash.action_file import read_action
 from .sockets import Action, Detail, Motion
 
 
@@ -75,20 +75,24 @@ class LoadAction(io.ComfyNode):
             node_id="FLASH_LoadAction",
             display_name="Load Action (FLASH)",
             category="FLASH/loaders",
-            description="Loads an action that was learned from a few clips, from models/flash_actions.",
-            search_aliases=["flash action", "motion lora", "human action"],
+            description="Loads an action that was learned from a few clips (FLASH, for Apply Action) or from "
+            "one (FlexiAct, for Transfer Action), from models/flash_actions.",
+            search_aliases=["flash action", "flexiact", "motion lora", "human action"],
             inputs=[
                 io.Combo.Input(
                     "file_name",
                     options=model_files(ACTIONS),
                     display_name="action",
-                    tooltip="A .safetensors file that FLASH training wrote, from models/flash_actions.",
+                    tooltip="A .safetensors file that this pack wrote, or a .pt file of FlexiAct, from "
+                    "models/flash_actions.",
                 ),
             ],
             outputs=[
                 Action.Output(display_name="action"),
                 io.String.Output(
-                    display_name="prompt", tooltip="The first prompt of its training: a good start for yours."
+                    display_name="prompt",
+                    tooltip="The first prompt of its training: a good start for yours. FlexiAct's .pt files "
+                    "hold none.",
                 ),
             ],
         )
@@ -99,8 +103,7 @@ class LoadAction(io.ComfyNode):
 
     @classmethod
     def execute(cls, file_name: str) -> io.NodeOutput:
-        action = read_action(model_path(ACTIONS, file_name))
-        return io.NodeOutput(action, next(iter(action.prompts), ""))
+        return io.NodeOutput(*load_action(model_path(ACTIONS, file_name)))
 
 
 class LoadDetailDecoder(io.ComfyNode):

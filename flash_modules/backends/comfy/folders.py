@@ -14,7 +14,7 @@ RUNS = "flash_runs"
 
 _EXTENSIONS = {
     MOTIONS: {".safetensors", ".ckpt", ".pt", ".pth", ".bin"},
-    ACTIONS: {".safetensors"},
+    ACTIONS: {".safetensors", ".pt"},  # as FlexiAct releases them
     DECODERS: {".safetensors"},
     RUNS: set(),
 }

@@ -11,7 +11,6 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from flash_pack.flash_modules.backends.comfy import cogvideox as backend
-from flash_pack.flash_modules.backends.comfy.cogvideox.load import cogvideox_files
 from flash_pack.flash_modules.backends.comfy.cogvideox.names import core_names
 from flash_pack.flash_modules.flexiact.performance import Performance
 from flash_pack.tests.backends.flexiact_oracle import oracle, small_inputs
@@ -94,7 +93,7 @@ def test_a_list_shows_a_model_in_parts_once(weights, tmp_path, monkeypatch) -> N
     monkeypatch.setitem(folder_paths.folder_names_and_paths, "diffusion_models", folders)
     monkeypatch.setattr(folder_paths, "filename_list_cache", {})
     first = "transformer/diffusion_pytorch_model-00001-of-00003.safetensors"
-    assert sorted(cogvideox_files()) == ["one.safetensors", first]
+    assert sorted(backend.cogvideox_files()) == ["one.safetensors", first]
     assert backend.check_cogvideox_file(first) is True
 
 

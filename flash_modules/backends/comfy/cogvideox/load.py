@@ -11,32 +11,14 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ....files.tensor_file import read_tensors, some
-from ..folders import check_model_file, model_files, model_path
 from .corrections import corrected
 from .kinds import check_weights
 from .names import core_names
 
-MODELS = "diffusion_models"
-"""ComfyUI's own folder."""
 PRECISIONS = {"default": None, "fp8_e4m3fn": torch.float8_e4m3fn}
 """How weights are kept: as they are in the file, or in half of the memory of bf16."""
 
 _PART = re.compile(r"(.*)-(\d{5})-of-(\d{5})(\.safetensors)")
-
-
-def cogvideox_files() -> list[str]:
-    """Names for a node's list; of a model in parts, the first."""
-    return [name for name in model_files(MODELS) if not _is_later_part(name)]
-
-
-def check_cogvideox_file(name: str) -> bool | str:
-    """True if there is such a file, else a sentence, as a node's `validate_inputs` gives them."""
-    return check_model_file(MODELS, name)
-
-
-def load_cogvideox_file(name: str, precision: str) -> ModelPatcher:
-    """The MODEL of a file of ComfyUI's folder, by its name there."""
-    return load_cogvideox(model_path(MODELS, name), PRECISIONS[precision])
 
 
 def load_cogvideox(
@@ -79,6 +61,12 @@ def parts(path: Path) -> list[Path]:
     return files
 
 
+def is_later_part(name: str) -> bool:
+    """Whether it is a part of a model, and not the first."""
+    found = _PART.fullmatch(name)
+    return found is not None and int(found[2]) > 1
+
+
 def _check_whole(given: set[str], wanted: Mapping[str, Tensor], file_name: str) -> None:
     """Raise ValueError unless the model got every weight, and the file has no block after a gap."""
     missing = {name for name in wanted if name.endswith((".weight", ".bias"))} - given
@@ -86,8 +74,3 @@ def _check_whole(given: set[str], wanted: Mapping[str, Tensor], file_name: str) 
     if missing or len(blocks) > len({name.split(".")[1] for name in wanted if name.startswith("blocks.")}):
         which = some(missing) if missing else "a whole block"
         raise ValueError(f"{file_name} is not the whole model, {which} is missing: download it again.")
-
-
-def _is_later_part(name: str) -> bool:
-    found = _PART.fullmatch(name)
-    return found is not None and int(found[2]) > 1

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import comfy.model_management
-import node_helpers
 import torch
 from comfy.ldm.cogvideo.vae import AutoencoderKLCogVideoX
 from PIL import Image
@@ -44,7 +43,7 @@ def condition(positive, negative, vae, image_BHWC: Tensor) -> Conditioned:
     fitted_1HWC = fit(image_BHWC[..., :3])
     latent_1CFHW = vae.encode(fitted_1HWC)
     positive, negative = (
-        node_helpers.conditioning_set_values(prompt, {PICTURE: latent_1CFHW})
+        [[text, {**options, PICTURE: latent_1CFHW}] for text, options in prompt]
         for prompt in (positive, negative)
     )
     notes = how_fitted(*image_BHWC.shape[1:3])

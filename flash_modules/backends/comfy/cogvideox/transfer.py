@@ -11,10 +11,10 @@ from comfy.weight_adapter import LoRAAdapter
 from einops import rearrange
 from torch import Tensor
 
-from ....flexiact.action_file import check_fits
+from ....flexiact.action_file import TransferAction, check_fits
 from ....flexiact.motion_tokens import Prefix, attend_with_prefix, layer_prefix
 from ....flexiact.performance import Performance, joined_tokens, key_biases, performed
-from ....flexiact.ref_adapter_file import RefAdapter, check_adapter_fits
+from ....flexiact.ref_adapter_file import STRENGTH, RefAdapter, check_adapter_fits
 from .corrections import corrected
 
 PERFORMANCES = "flash_performances"
@@ -28,12 +28,20 @@ _OVERRIDE = "optimized_attention_override"
 
 
 def transfer_action(
-    model: ModelPatcher, performance: Performance, adapter: RefAdapter | None = None, strength: float = 0.7
+    model: ModelPatcher,
+    performance: Performance,
+    adapter: RefAdapter | None = None,
+    strength: float = STRENGTH,
 ) -> ModelPatcher:
     """A clone of the MODEL that performs one more action, with the RefAdapter at a strength if it is given.
 
     Raises ValueError if the MODEL is no CogVideoX-5b-I2V, or the files are for another one.
     """
+    if not isinstance(performance.action, TransferAction):
+        raise ValueError(
+            f"The action '{performance.action.name}' was learned by FLASH, for Stable Diffusion 1.5: connect "
+            "it to Apply Action, or load one here that was learned from one clip with FlexiAct."
+        )
     m = corrected(model).clone()
     net = m.model.diffusion_model
     check_fits(performance.action, num_layers=len(net.blocks), width=net.dim)

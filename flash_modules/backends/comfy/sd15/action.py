@@ -10,6 +10,7 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ....flash.action_file import Action, own_motion, plan_action
+from ....flexiact.action_file import TransferAction
 from .cross_frame import add_cross_frame_attention
 from .motion import LoadedMotion, add_motion, hand_over
 from .options import MOTION
@@ -19,13 +20,21 @@ _KV = re.compile(r"lora_unet_(down_blocks|mid_block|up_blocks)_\w*_attn[12]_to_[
 
 
 def add_action(
-    model: ModelPatcher, motion: LoadedMotion | None, action: Action | None, strength: float = 1.0
+    model: ModelPatcher,
+    motion: LoadedMotion | None,
+    action: Action | TransferAction | None,
+    strength: float = 1.0,
 ) -> ModelPatcher:
     """A clone of the MODEL that animates: motion modules, cross-frame attention, and the action if given.
 
     Weights become base + strength * (trained - base), motion and keys and values alike. A standalone action
     brings its own motion module if none is given. Raises ValueError if the parts do not belong together.
     """
+    if isinstance(action, TransferAction):
+        raise ValueError(
+            f"The action '{action.name}' was learned from one clip with FlexiAct, for {action.base}: connect "
+            "it to Transfer Action."
+        )
     check_sd15(model)
     if motion is None and action is None:
         raise ValueError(

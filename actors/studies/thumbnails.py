@@ -10,13 +10,14 @@ from ..world.looks import draw_look
 from ..world.motion import draw_motion
 
 _SIZE, _BACK, _INK, _DIM = 512, (30, 31, 38), (245, 240, 225), (150, 150, 160)
-_BOXES = {
-    "Animate-a-picture": ("First Frame", "KSampler"),
-    "Animate-a-picture-one-node": ("FLASH Video Sampler",),
-    "Learn-an-action": ("Learn Action",),
-    "Perform-a-learned-action": ("Apply Action",),
+_CARDS = {
+    "Animate-a-picture": (("First Frame", "KSampler"), ""),
+    "Animate-a-picture-one-node": (("FLASH Video Sampler",), ""),
+    "Learn-an-action": (("Learn Action",), "a few clips"),
+    "Perform-a-learned-action": (("Apply Action",), "a few clips"),
+    "Transfer-an-action": (("Transfer Action",), "one clip"),
 }
-"""What stands between picture and video, in the order of use."""
+"""What stands between picture and video, and what the action is learned from, in the order of use."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,23 +28,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def write_thumbnails(folder: Path) -> None:
     """Write a JPEG for each template. They are drawings: no model made them."""
-    for number, (name, boxes) in enumerate(_BOXES.items(), start=1):
-        _thumbnail(number, boxes, learned=name.endswith("action")).save(folder / f"{name}.jpg", quality=85)
+    for number, (name, (boxes, clips)) in enumerate(_CARDS.items(), start=1):
+        _thumbnail(number, boxes, clips).save(folder / f"{name}.jpg", quality=85)
 
 
-def _thumbnail(number: int, boxes: tuple[str, ...], *, learned: bool) -> Image.Image:
+def _thumbnail(number: int, boxes: tuple[str, ...], clips: str) -> Image.Image:
     """Top: a picture, and what it goes through; bottom: the video, which begins with the picture."""
     card = Image.new("RGB", (_SIZE, _SIZE), _BACK)
     draw = ImageDraw.Draw(card)
-    frames = _frames("soccer shoot" if learned else "arm wave", seed=4 if learned else 1, look=7)
+    frames = _frames("soccer shoot" if clips else "arm wave", seed=4 if clips else 1, look=7)
     card.paste(frames[0].resize((190, 190)), (20, 64))
     draw.rectangle((19, 63, 210, 254), outline=_INK, width=3)
     top = 159 - 36 * len(boxes)
-    if learned:
-        _text(draw, (377, 34), "a few clips", 18, _DIM)
-        for row in range(2):
+    if clips:
+        _text(draw, (377, 34), clips, 18, _DIM)
+        count = 1 if clips == "one clip" else 2
+        for row in range(count):
             clip = _frames("soccer shoot", seed=20 + row, look=30 + row)
-            _film(card, clip, (262, 54 + 92 * row, 492, 136 + 92 * row))
+            y = 54 + 92 * row + 46 * (2 - count)
+            _film(card, clip, (262, y, 492, y + 82))
         top = 244
     for i, box in enumerate(boxes):
         y = top + 72 * i

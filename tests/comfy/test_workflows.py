@@ -19,9 +19,16 @@ WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
 NOTES = {"Note", "MarkdownNote"}
 ONLY_IN_THE_FRONTEND = {"control_after_generate", "upload"}
 BY_NAME = pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
-FILES = {
+SD15_FILES = {
     "checkpoints": "v1-5-pruned-emaonly-fp16.safetensors",
     "animatediff_models": "v3_sd15_mm.ckpt",
+}
+COGVIDEOX_FILES = {
+    "diffusion_models": "CogVideoX_1_0_5b_I2V_bf16.safetensors",
+    "vae": "cogvideox_vae_bf16.safetensors",
+    "text_encoders": "t5xxl_fp16.safetensors",
+    "loras": "refnetlora_step40000_model.pt",
+    "flash_actions": "rotate.pt",
 }
 """Which the frontend can download."""
 TRAINED = {"flash_actions": "shooting.safetensors", "flash_decoders": "details.safetensors"}
@@ -44,7 +51,7 @@ def our_nodes() -> list[type]:
 def empty_folders(node_classes, tmp_path, monkeypatch) -> Path:
     """ComfyUI's model and input folders without any file."""
     monkeypatch.setattr(folder_paths, "filename_list_cache", {})
-    for key in (*FILES, *TRAINED):
+    for key in SD15_FILES | COGVIDEOX_FILES | TRAINED:
         (tmp_path / key).mkdir()
         extensions = folder_paths.folder_names_and_paths[key][1]
         monkeypatch.setitem(folder_paths.folder_names_and_paths, key, ([str(tmp_path / key)], extensions))
@@ -54,11 +61,17 @@ def empty_folders(node_classes, tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def full_folders(empty_folders) -> Path:
-    for key, name in (FILES | TRAINED).items():
-        (empty_folders / key / name).touch()
+    for files in (SD15_FILES, COGVIDEOX_FILES, TRAINED):
+        for key, name in files.items():
+            (empty_folders / key / name).touch()
     (empty_folders / "example.png").touch()
     (empty_folders / "my_clips").mkdir()
     return empty_folders
+
+
+def downloads(path: Path) -> dict[str, str]:
+    """Files by their folders that the frontend can download for a workflow."""
+    return COGVIDEOX_FILES if path.stem == "Transfer-an-action" else SD15_FILES
 
 
 def read(path: Path) -> dict:
@@ -146,7 +159,7 @@ def test_frontend_can_offer_every_model_for_download(path):
         for node in read(path)["nodes"]
         for hint in node["properties"].get("models", [])
     }
-    assert offered == {folder: (name,) * 3 for folder, name in FILES.items()}
+    assert offered == {folder: (name,) * 3 for folder, name in downloads(path).items()}
 
 
 @BY_NAME
@@ -154,10 +167,11 @@ def test_note_says_which_files_go_where(path):
     workflow = read(path)
     (note,) = (node for node in workflow["nodes"] if node["type"] in NOTES)
     values = [value for node in workflow["nodes"] for value in node.get("widgets_values") or []]
-    for folder, name in (FILES | TRAINED).items():
-        if name in values:
-            assert name in note["widgets_values"][0]
-            assert f"models/{folder}" in note["widgets_values"][0]
+    for files in (downloads(path), TRAINED):
+        for folder, name in files.items():
+            if name in values:
+                assert name in note["widgets_values"][0]
+                assert f"models/{folder}" in note["widgets_values"][0]
 
 
 @BY_NAME
@@ -173,9 +187,9 @@ def test_every_file_can_be_got_or_made(path):
         for node in read(path)["nodes"]
         if node["type"] not in NOTES
         for value in node.get("widgets_values") or []
-        if isinstance(value, str) and value.endswith((".safetensors", ".ckpt"))
+        if isinstance(value, str) and value.endswith((".safetensors", ".ckpt", ".pt"))
     }
-    assert named <= made | set(FILES.values())
+    assert named <= made | set(downloads(path).values())
 
 
 @BY_NAME
@@ -213,6 +227,7 @@ def test_empty_folders_say_where_files_go(node_types, empty_folders):
         ("FLASH_LoadMotionModule", "animatediff_models"),
         ("FLASH_LoadAction", "flash_actions"),
         ("FLASH_LoadDetailDecoder", "flash_decoders"),
+        ("FLASH_LoadCogVideoX", "diffusion_models"),
     ):
         info = node_types[node_id].GET_NODE_INFO_V1()
         options = json.dumps(info["input"]["required"]["file_name"])
@@ -225,9 +240,11 @@ def test_empty_folders_say_where_files_go(node_types, empty_folders):
 
 @BY_NAME
 def test_missing_file_is_refused_with_its_folder(path, node_types, full_folders):
-    (full_folders / "animatediff_models" / FILES["animatediff_models"]).unlink()
-    _, node_errors = validate(api_form(path))  # what needs no such file, Preview Clips, runs all the same
-    assert "There is no file 'v3_sd15_mm.ckpt' in models/animatediff_models" in json.dumps(node_errors)
+    for folder, name in downloads(path).items():
+        if folder in ("animatediff_models", "diffusion_models", "loras", "flash_actions"):  # which ours read
+            (full_folders / folder / name).unlink()
+            _, node_errors = validate(api_form(path))  # what needs no such file runs all the same
+            assert f"There is no file '{name}' in models/{folder}" in json.dumps(node_errors)
 
 
 def test_every_node_explains_itself(our_nodes):

@@ -15,7 +15,7 @@ from flash_pack.flash_modules.backends.diffusers.sd15 import add_motion
 from flash_pack.flash_modules.backends.diffusers.sd15.train.alignment import add_alignment
 from flash_pack.flash_modules.backends.diffusers.sd15.train.trainable import select_trainable
 from flash_pack.flash_modules.flash.cross_frame import with_first_frame
-from flash_pack.flash_modules.flash.motion_alignment import AlignmentConfig, VideoCall
+from flash_pack.flash_modules.flash.motion_alignment import AlignmentConfig, Stills, VideoCall
 from flash_pack.flash_modules.flash.training.loss import TimestepConfig, draw_noise, total_loss
 from flash_pack.tests.backends.aligned_models import (
     BOTH,
@@ -78,6 +78,8 @@ class Slow:
     def __init__(self, config: AlignmentConfig, *, mid: bool = False) -> None:
         self.model, self.config = animated(mid=mid), config
         self.swapped: list[int] = []
+        self.still: dict[object, Tensor] | None = None
+        """Scores of still originals by place: noted while there are none of that place."""
         wrapped = [module for name, module in self.model.motion.named_modules() if self.is_place(name)]
         for module in wrapped:
             module.forward = self.align(module.forward)
@@ -92,32 +94,50 @@ class Slow:
         self.swapped = swapped
         return self.model.predict(*inputs())
 
+    @torch.no_grad()
+    def run_beyond_still(self) -> Tensor:
+        self.still = {}
+        self.model.predict(*still_inputs())
+        return self.run([])
+
     def is_place(self, name: str) -> bool:
         above = ".attention_blocks." if self.config.after_attention else ".motion_modules."
         return name.rpartition(above)[2].isdigit() and above in name
 
     def align(self, forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        place = object()
+
         def run(features: Tensor, *args: Any) -> Tensor:
             out = forward(features, *args).clone()
             if self.config.tau == 100:
                 return out
+            noting = self.still is not None and place not in self.still
+            count = P if noting else 2 * P
             if self.config.after_attention:
-                videos = rearrange(out, "(b n) f c -> b f c n", b=2 * P)
+                videos = rearrange(out, "(b n) f c -> b f c n", b=count)
             else:
-                videos = rearrange(out, "(b f) c h w -> b f c (h w)", b=2 * P)
+                videos = rearrange(out, "(b f) c h w -> b f c (h w)", b=count)
             start = int(self.config.exclude_first)
+            if noting:
+                self.still[place] = videos[:, start:].double().std(1, correction=0).mean(-1)
+                return out
             for p in range(P):
                 ori, aug = videos[p, start:].double(), videos[P + p, start:]
                 score = ori.std(0, correction=0).mean(-1)
+                if self.still:
+                    score = score - self.still[place][p]
                 for c in torch.nonzero(score > score.quantile(self.config.tau / 100))[:, 0].tolist():
                     moved = (ori[:, c] - ori[:, c].mean(0)) / (ori[:, c].std(0, correction=0) + 1e-6)
                     own = aug[:, c].double()
                     videos[P + p, start:, c] = moved * own.std(0, correction=0) + own.mean(0)
-            if self.config.after_attention:
-                return rearrange(videos, "b f c n -> (b n) f c")
-            return rearrange(videos, "b f c (h w) -> (b f) c h w", h=out.shape[-2])
+            return self.folded(videos, out.shape)
 
         return run
+
+    def folded(self, videos: Tensor, shape: torch.Size) -> Tensor:
+        if self.config.after_attention:
+            return rearrange(videos, "b f c n -> (b n) f c")
+        return rearrange(videos, "b f c (h w) -> (b f) c h w", h=shape[-2])
 
     def swap(self, layer: nn.Module, plain: Callable[..., Tensor], index: int) -> Callable[..., Tensor]:
         def run(hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
@@ -140,6 +160,27 @@ def test_features_are_aligned_after_each_motion_module_or_each_attention(
     found = run(aligned(config, mid=mid), pair_call(0))
     assert difference(found, Slow(config, mid=mid).run([])) < 1e-5
     assert difference(found[P:], plain(mid=mid)[P:]) > 1e-2
+
+
+def still_inputs() -> tuple[Tensor, Tensor, Tensor]:
+    """As if frame 0 of each original stood still in noise."""
+    latents, timestep, text = inputs()
+    noise = torch.randn(P, F, *latents.shape[2:], generator=torch.Generator().manual_seed(5))
+    return latents[:P, :1] + noise, timestep[:P], text[:P]
+
+
+@pytest.mark.parametrize("exclude_first", [True, False])
+@pytest.mark.parametrize("after_attention", [True, False])
+def test_channels_are_chosen_beyond_those_of_a_still_clip(after_attention: bool, exclude_first: bool) -> None:
+    config = replace(FEATURES, after_attention=after_attention, exclude_first=exclude_first, tau=80.0)
+    config = replace(config, relative_to_still=True)
+    model, stills = aligned(config), Stills(num_videos=P)
+    with torch.no_grad():
+        alone = model(*still_inputs(), VideoCall(stills=stills))
+        assert torch.equal(alone, animated().predict(*still_inputs()))
+    found = run(model, replace(pair_call(0), stills=stills))
+    assert difference(found, Slow(config).run_beyond_still()) < 1e-5
+    assert difference(found[P:], run(model, pair_call(0))[P:]) > 1e-2
 
 
 def test_slow_version_reaches_every_place() -> None:

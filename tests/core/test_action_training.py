@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from flash_pack.flash_modules.animatediff.noise_schedule import alphas_cumprod
 from flash_pack.flash_modules.flash.adain import AdaINConfig
 from flash_pack.flash_modules.flash.augment import AugmentConfig
-from flash_pack.flash_modules.flash.motion_alignment import VideoCall
+from flash_pack.flash_modules.flash.motion_alignment import AlignmentConfig, VideoCall
 from flash_pack.flash_modules.flash.sampling import SamplerConfig, sample_video
 from flash_pack.flash_modules.flash.training.action_training import ActionTraining, ActionTrainingConfig
 from flash_pack.flash_modules.flash.training.latent_pool import PoolConfig
@@ -18,7 +19,7 @@ from flash_pack.flash_modules.flash.training.method import VARIANTS, MethodConfi
 from flash_pack.flash_modules.training.clips import Clip, clip_hashes, find_clips
 from flash_pack.flash_modules.training.loop import LoopConfig
 from flash_pack.flash_modules.training.run_folder import RunFolder, read_losses
-from flash_pack.flash_modules.training.sampling import SamplingConfig
+from flash_pack.flash_modules.training.sampling import SamplingConfig, clip_at_step
 from flash_pack.tests.core.small_clips import write_folder
 from flash_pack.tests.core.tiny_host import TinyHost, tiny_encode
 
@@ -68,6 +69,37 @@ def test_weights_of_any_host_learn_from_pairs(start: Start, tmp_path: Path) -> N
     assert [call.num_pairs for call in calls if call] == [1, 1, 1]
     assert all(call.swaps_L.sum() == 2 for call in calls if call)  # half of the three layers
     assert sorted(training.host.prompts) == ["", "a girl jumps", "jump"]
+
+
+def test_a_still_original_in_the_same_noise_comes_first_where_channels_are_chosen_by_it(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method = replace(CONFIG.method, alignment=AlignmentConfig(relative_to_still=True))
+    training, seen = start(replace(CONFIG, method=method)), []
+    predict = training.host.predict
+
+    def watched(latents: Tensor, timestep: Tensor, text: Tensor, call: VideoCall | None = None) -> Tensor:
+        seen.append((latents.clone(), timestep, text, torch.is_grad_enabled()))
+        return predict(latents, timestep, text, call)
+
+    monkeypatch.setattr(training.host, "predict", watched)
+    training.run(run_folder(training, tmp_path))
+    calls = training.host.calls
+    assert [call.num_pairs for call in calls] == [0, 1] * 3
+    for i in (0, 2, 4):
+        assert calls[i].stills is calls[i + 1].stills
+        assert calls[i].stills.num_videos == 1
+        (still, *of_still, gradient), (pair, *of_pair, _) = seen[i], seen[i + 1]
+        assert not gradient
+        assert torch.equal(of_still[0], of_pair[0][:1])
+        assert torch.equal(of_still[1], of_pair[1][:1])
+        assert torch.equal(still[:, :1], pair[:1, :1])
+        signal = alphas_cumprod(torch.float64)[int(of_still[0])].sqrt()
+        pool = training.pool(tmp_path / "pool")
+        clip = clip_at_step(training.clips, 0, i // 2)
+        latents = pool.entry(clip, i // 2)[:1]
+        moved = (signal * (latents - latents[:, :1])).float()
+        torch.testing.assert_close(pair[:1, 1:] - still[:, 1:], moved[:, 1:], atol=2e-3, rtol=1e-3)
 
 
 def test_without_twins_no_call_has_pairs(start: Start, tmp_path: Path) -> None:

@@ -102,6 +102,36 @@ def test_finished_run_gives_its_file_and_loads_nothing(lesson, no_model):
     assert again.report == first.report
 
 
+def as_before(**alignment):
+    """Options as they were when the blur of twins was not scaled, and with other defaults of alignment."""
+    plain = TrainingOptions.config
+
+    def config(self, *args):
+        now = plain(self, *args)
+        augment = replace(now.method.augment, kernels_of=now.method.augment.size)
+        aligned = replace(now.method.alignment, **alignment)
+        return replace(now, method=replace(now.method, augment=augment, alignment=aligned))
+
+    return config
+
+
+def test_a_run_from_before_goes_on_as_it_began(lesson, monkeypatch):
+    with monkeypatch.context() as then:
+        then.setattr(TrainingOptions, "config", as_before())
+        learn_action(replace(lesson, steps=2))
+    assert len(learn_action(lesson).losses["loss"]) == 3
+
+
+def test_frames_that_options_name_stay_and_without_options_the_runs_are_taken(lesson, monkeypatch):
+    config = OPTIONS.config("draft", 3, torch.device("cpu"))
+    with monkeypatch.context() as then:
+        then.setattr(TrainingOptions, "config", as_before(exclude_first=True))
+        learn_action(replace(lesson, steps=1))
+    with pytest.raises(ValueError, match="alignment: exclude_first: true then, false now"):
+        learn_action(lesson)
+    assert room._as_begun(config, replace(lesson, options=None)).method.alignment.exclude_first
+
+
 def test_finished_run_goes_on_to_more_steps(lesson, folders):
     learn_action(replace(lesson, steps=2))
     learned = learn_action(lesson)

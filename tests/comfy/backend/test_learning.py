@@ -10,7 +10,7 @@ from torch import Tensor
 from flash_pack.flash_modules.backends.comfy.sd15.train.action import ComfyHost
 from flash_pack.flash_modules.backends.diffusers.sd15.train.action import DiffusersHost
 from flash_pack.flash_modules.flash.augment import AugmentConfig
-from flash_pack.flash_modules.flash.motion_alignment import VideoCall
+from flash_pack.flash_modules.flash.motion_alignment import AlignmentConfig, Stills, VideoCall
 from flash_pack.flash_modules.flash.training.action_training import (
     CHECKPOINTING,
     ActionTraining,
@@ -128,6 +128,35 @@ def test_a_step_has_the_loss_and_the_gradients_of_the_other_host(make_ours, make
     assert abs(found / loss - 1) <= 1e-5
     assert len(found_gradients) == len(theirs.weights)
     assert worst(found_gradients, gradients) <= 1e-5
+
+
+@pytest.mark.parametrize("after_attention", [True, False])
+def test_channels_beyond_those_of_a_still_clip_are_those_of_the_other_host(
+    make_ours, make_theirs, after_attention
+):
+    config = config_of()
+    alignment = AlignmentConfig(relative_to_still=True, after_attention=after_attention, tau=60.0)
+    config = replace(config, method=replace(config.method, alignment=alignment))
+    losses = [learn_beyond_still(make(config)) for make in (make_ours, make_theirs)]
+    assert abs(losses[0] / losses[1] - 1) <= 1e-5
+    assert abs(learn(make_ours(config), config)[0] / losses[0] - 1) > 1e-6
+
+
+@torch.no_grad()
+def learn_beyond_still(host: Host) -> float:
+    """The loss of a pair whose channels were chosen so."""
+    generator = torch.Generator().manual_seed(7)
+    latents, noise = torch.randn(2, 2, FRAMES, 4, SIZE // 8, SIZE // 8, generator=generator)
+    text, timestep = torch.randn(1, 7, two_hosts.CONTEXT, generator=generator), torch.tensor([700])
+    stills = Stills(num_videos=1)
+    host.predict(latents[:1, :1] + noise[:1], timestep, text, VideoCall(stills=stills))
+    swaps = torch.tensor([i in (0, 2, 5) for i in range(len(host.aligned_layers))])
+    call = VideoCall(num_pairs=1, swaps_L=swaps, stills=stills)
+    return float(
+        total_loss(
+            denoising_losses(host.predict, latents, noise, timestep, text, call, prediction=host.prediction)
+        )
+    )
 
 
 def test_version_1_with_its_pooled_norms_learns_alike(flash, shared, motion_path):

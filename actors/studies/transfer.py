@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from ..base.small_base import FOLDER
+from ..base.small_base import DETAILS, FOLDER
 from ..judge.reader import load_reader
 from ..world.actions import HELD_OUT_ACTIONS
-from .transfer_arms import ARMS
+from .transfer_arms import ARMS, DETAILED
 from .transfer_runs import Judge, Run
 from .transfer_tables import tables
 
@@ -41,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--clips", type=int, default=4, help="of a lesson (default %(default)s)")
     parser.add_argument("--pictures", type=int, default=4, help="animated per action (default %(default)s)")
     parser.add_argument("--base", type=Path, default=FOLDER, help="the small base (default %(default)s)")
+    parser.add_argument("--decoder", type=Path, default=DETAILS, help="its detail decoder")
     parser.add_argument("--device", type=torch.device, default="cpu", help="default %(default)s")
     parser.add_argument("--workers", type=int, default=1, help="processes (default %(default)s)")
     parser.add_argument("--minutes", type=float, default=720.0, help="begin no run after these (default 720)")
@@ -61,10 +62,12 @@ def study(args: argparse.Namespace) -> None:
                 tqdm.write(said)
     if args.learn_only:
         return
-    judge = Judge(load_reader(), args.base)
+    judge = Judge(load_reader(), args.base, args.decoder)
     finished = [run for run in runs if run.done]
     for run in tqdm(finished, desc="Videos", unit="run"):
         run.scores(judge)
+        if run.arm == DETAILED:
+            run.detailed(judge)
     print(tables(finished, judge))
     print(f"{len(finished)} of {len(runs)} runs are done.")
 

@@ -10,6 +10,8 @@ from flash_modules.flash.training.method import VARIANTS, MethodConfig
 from .learning import Lesson
 
 BEFORE = "before learning"
+DETAILED = "#5"
+"""The arm whose videos are also decoded with details, which is the paper's #6."""
 
 
 @dataclass(frozen=True, kw_only=True)

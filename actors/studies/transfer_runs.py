@@ -1,17 +1,23 @@
 """Runs of the study of transfer: a lesson, exams on the way, and videos of pictures at its end."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from flash_modules.backends.diffusers.sd15 import decode_frames, load_vae
+from flash_modules.backends.diffusers.sd15 import (
+    decode_frames,
+    decode_frames_with_details,
+    load_vae,
+    make_detail_decoder,
+)
 from flash_modules.backends.diffusers.sd15.train.action import DiffusersHost
 from flash_modules.files.tensor_file import read_tensors, write_tensors
+from flash_modules.flash.decoder_file import read_detail_decoder
 from flash_modules.flash.training.action_training import ActionTraining
 
 from ..base.small_base import SAMPLER, image_size
@@ -118,18 +124,32 @@ class Run:
 
     def scores(self, judge: "Judge") -> Mapping[str, Sequence[Scores]]:
         """Measures of its videos, by action."""
+        actions = {action: (action, "VAE alone") for action in (self.action, self.control)}
+        return self._scores(judge, "scores.json", actions)
+
+    def detailed(self, judge: "Judge") -> Mapping[str, Sequence[Scores]]:
+        """Measures of the videos of its action, by the way in which their latents are decoded."""
+        ways = {way: (self.action, way) for way in judge.decoders}
+        return self._scores(judge, "details.json", ways)
+
+    def _scores(
+        self, judge: "Judge", file: str, rows: Mapping[str, tuple[str, str]]
+    ) -> Mapping[str, Sequence[Scores]]:
+        """By the name of a row, which is of an action and a decoder."""
 
         def make() -> dict[str, list[dict[str, Any]]]:
             videos, _ = read_tensors(self._videos)
             looks_LE = mean_looks(judge.reader, self.lesson.clips[self.action])
             return {
-                action: [asdict(judge.score(videos[f"{action}-{i}"], action, i, looks_LE)) for i in numbers]
-                for action in (self.action, self.control)
+                row: [
+                    asdict(judge.score(videos[f"{action}-{i}"], action, i, looks_LE, decoder))
+                    for i in range(self.num_pictures)
+                ]
+                for row, (action, decoder) in rows.items()
             }
 
-        numbers = range(self.num_pictures)
-        read = kept(self.folder / "scores.json", self.settings, make)
-        return {action: [Scores(**one) for one in of] for action, of in read.items()}
+        read = kept(self.folder / file, self.settings, make)
+        return {row: [Scores(**one) for one in of] for row, of in read.items()}
 
 
 def pictures(action: str, count: int, size: int) -> list[Clip]:
@@ -144,14 +164,24 @@ def _performance(action: str, number: int) -> tuple[Any, Any]:
 class Judge:
     """Measures videos of the study's pictures; standards are read once."""
 
-    def __init__(self, reader: Reader, base: Path) -> None:
-        self.reader, self.size, self.vae = reader, image_size(base), load_vae(base)
+    def __init__(self, reader: Reader, base: Path, details: Path) -> None:
+        self.reader, self.size = reader, image_size(base)
+        vae = load_vae(base)
+        mend = partial(
+            decode_frames_with_details, vae, make_detail_decoder(vae, read_detail_decoder(details))
+        )
+        self.decoders: Mapping[str, Callable[[Tensor, Tensor], Iterator[Tensor]]] = {
+            "VAE alone": lambda latents_FCHW, picture_1HWC: decode_frames(vae, latents_FCHW),
+            "with details": partial(mend, keep_first=False),
+            "with details, frame 0 is the picture": partial(mend, keep_first=True),
+        }
         self._standards: dict[tuple[str, int], Standard] = {}
 
-    def score(self, latents_FCHW: Tensor, action: str, number: int, looks_LE: Tensor) -> Scores:
+    def score(self, latents_FCHW: Tensor, action: str, number: int, looks_LE: Tensor, decoder: str) -> Scores:
         """The measures of a video whose first frame is that picture."""
         if (action, number) not in self._standards:
             truths = true_clips(*_performance(action, number), seed=number, size=self.size)
             self._standards[action, number] = read_standard(truths, reader=self.reader)
-        video_FHWC = torch.stack([*decode_frames(self.vae, latents_FCHW.float())])
-        return score(video_FHWC, self._standards[action, number], looks_LE, reader=self.reader)
+        standard = self._standards[action, number]
+        frames = self.decoders[decoder](latents_FCHW.float(), standard.reference_1HWC)
+        return score(torch.stack([*frames]), standard, looks_LE, reader=self.reader)

@@ -1,10 +1,12 @@
 """Tables of the study of transfer: what a lesson brings in new looks, beside a lesson on another action."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from statistics import fmean
 
+from ..judge.measures import Scores
 from .results import spread
-from .transfer_arms import ARMS, BEFORE
+from .transfer_arms import ARMS, BEFORE, DETAILED
 from .transfer_runs import Judge, Run
 
 _Runs = Mapping[tuple[str, str, int], Run]
@@ -16,7 +18,7 @@ def tables(runs: Sequence[Run], judge: Judge) -> str:
     by = {(run.arm, run.action, run.seed): run for run in runs}
     arms = [arm for arm in ARMS if any(run.arm == arm for run in runs)]
     parts = [_denoising(by, arms), _gaps(by, arms), _videos(by, arms, judge), _beside(by, arms, judge)]
-    return "\n\n".join(parts)
+    return "\n\n".join([*parts, _details(by, judge)])
 
 
 def _of(by: _Runs, arm: str) -> Iterator[Run]:
@@ -65,16 +67,26 @@ def _denoising(by: _Runs, arms: Sequence[str]) -> str:
 
 
 def _gaps(by: _Runs, arms: Sequence[str]) -> str:
-    """How far new looks and taught ones part over the steps: errors of figures, the same motions."""
+    """How far figures in new looks and in the taught one part over the steps: of the same motions."""
     steps = sorted({step for run in by.values() for step in run.exams()})
-    sets = ("taught", "taught motion, new look", "new motion, taught look", "new")
+    pairs = {
+        "taught motions": ("taught motion, new look", "taught"),
+        "new motions": ("new", "new motion, taught look"),
+    }
     rows = []
     for arm in arms:
-        for name in sets:
-            runs = [run.exams() for run in _of(by, arm)]
-            found = [[exams[step][name]["figures"] for exams in runs if step in exams] for step in steps]
-            rows.append([arm if name == sets[0] else "", name, *(_cell(of, 4) for of in found)])
-    return _table(["", "figures of", *map(str, steps)], rows)
+        runs = [run.exams() for run in _of(by, arm)]
+        for title, (new, taught) in pairs.items():
+            gaps = [
+                [
+                    exams[step][new]["figures"] - exams[step][taught]["figures"]
+                    for exams in runs
+                    if step in exams
+                ]
+                for step in steps
+            ]
+            rows.append([arm, title, *(_cell(of, 4) for of in gaps)])
+    return _table(["new looks minus the taught one, after", "", *map(str, steps)], rows)
 
 
 _MEASURES = {"joint_error": 1, "recognised": 2, "likeness": 2, "leak": 2, "flow_cosine": 2}
@@ -82,7 +94,7 @@ _MEASURES = {"joint_error": 1, "recognised": 2, "likeness": 2, "leak": 2, "flow_
 
 def _measures(run: Run, judge: Judge, action: str) -> dict[str, float]:
     of = run.scores(judge)[action]
-    return {name: fmean(getattr(score, name) for score in of) for name in _MEASURES}
+    return {name: _mean(of, name) for name in _MEASURES}
 
 
 def _videos(by: _Runs, arms: Sequence[str], judge: Judge) -> str:
@@ -96,7 +108,7 @@ def _videos(by: _Runs, arms: Sequence[str], judge: Judge) -> str:
         rows.append([arm, str(len(runs)), cells[0], _cell(control, 1), *cells[1:]])
     any_run = next(iter(by.values()))
     scores = [score for of in any_run.scores(judge).values() for score in of]
-    still, floor = (fmean(getattr(s, name) for s in scores) for name in ("still_error", "joint_floor"))
+    still, floor = (_mean(scores, name) for name in ("still_error", "joint_floor"))
     titles = ["videos in new looks", "runs", "joint error, % ↓", "after the control lesson"]
     titles += ["recognised ↑", "likeness ↑", "leak ↓", "flow cosine ↑"]
     return f"{_table(titles, rows)}\n\nA still picture: {still:.1f} %; another true video: {floor:.1f} %."
@@ -127,3 +139,21 @@ def _beside(by: _Runs, arms: Sequence[str], judge: Judge) -> str:
             cells.append(f"{_cell(differences, digits)} ({wins} of {len(differences)})" if pairs else "")
         rows.append([arm, *cells])
     return _table(["minus #2, same action and seed (better in)", *measures], rows)
+
+
+_DETAILS = {"joint_error": 1, "likeness": 2, "leak": 2, "jump_ratio": 2, "sharpness": 2}
+
+
+def _details(by: _Runs, judge: Judge) -> str:
+    """The videos of one arm, decoded in each way."""
+    found = [run.detailed(judge) for run in _of(by, DETAILED)]
+    rows = []
+    for way in judge.decoders if found else ():
+        cells = [_cell([_mean(of[way], name) for of in found], digits) for name, digits in _DETAILS.items()]
+        rows.append([way, *cells])
+    titles = [field.metadata["title"] for field in fields(Scores) if field.name in _DETAILS]
+    return _table([f"videos of {DETAILED}", *titles], rows)
+
+
+def _mean(scores: Sequence[Scores], name: str) -> float:
+    return fmean(getattr(score, name) for score in scores)

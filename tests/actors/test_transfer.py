@@ -2,6 +2,7 @@
 
 from argparse import Namespace
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,15 +13,16 @@ from einops import rearrange
 
 from actors.__main__ import main
 from actors.judge.measures import Scores
-from actors.studies import transfer_exam
+from actors.judge.reader import load_reader
+from actors.studies import transfer_exam, transfer_runs
 from actors.studies.learning import Lesson, prepare
 from actors.studies.results import kept
 from actors.studies.transfer import plan
 from actors.studies.transfer_arms import ARMS, BEFORE
 from actors.studies.transfer_exam import Exam, exam_clips, make_exam
-from actors.studies.transfer_runs import Run
+from actors.studies.transfer_runs import Judge, Run
 from actors.studies.transfer_tables import tables
-from actors.world.clips import clip_video, make_clip
+from actors.world.clips import clip_video, make_clip, true_clips
 from actors.world.looks import draw_look
 from flash_modules.flash.augment import crop
 from flash_modules.flash.motion_alignment import AlignmentConfig
@@ -124,6 +126,22 @@ def test_a_run_is_kept_and_other_settings_are_refused(tmp_path: Path, tiny_base:
         run_at(tmp_path, tiny_base, num_clips=2).exams()
 
 
+def test_videos_are_measured_once_in_each_way(
+    tmp_path: Path, tiny_base: Path, tiny_details: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer_runs, "true_clips", partial(true_clips, num=2))
+    run = run_at(tmp_path, tiny_base, arm=BEFORE)
+    run.do(torch.device("cpu"))
+    assert [*run.exams()] == [0]
+    judge = Judge(load_reader(), tiny_base, tiny_details)
+    scores, details = run.scores(judge), run.detailed(judge)
+    assert {*scores} == {"arm wave", "soccer shoot"}
+    assert details["VAE alone"] == scores["arm wave"]
+    assert len({of[0].jump_ratio for of in details.values()}) == 3
+    (run.folder / "videos.safetensors").write_bytes(b"")
+    assert run.scores(judge) == scores
+
+
 def test_an_exam_is_the_same_each_time(tmp_path: Path, tiny_base: Path) -> None:
     lesson = replace(TWINS, size=96)  # the base's own, for which figures are masked
     training = prepare(lesson, tmp_path, tiny_base)
@@ -150,6 +168,8 @@ def fake(run: Run, new: float, control: float, error: float) -> None:
         kept(run.folder / f"exam-{step:05d}.json", run.settings, lambda: errors)
     scores = {run.action: [vars(replace(SCORES, joint_error=error))], run.control: [vars(SCORES)]}
     kept(run.folder / "scores.json", run.settings, lambda: scores)
+    details = {"as it is": [vars(replace(SCORES, jump_ratio=error))]}
+    kept(run.folder / "details.json", run.settings, lambda: details)
 
 
 def test_tables_take_off_what_another_lesson_does(tmp_path: Path, tiny_base: Path) -> None:
@@ -158,15 +178,19 @@ def test_tables_take_off_what_another_lesson_does(tmp_path: Path, tiny_base: Pat
         for action, control in (("arm wave", "soccer shoot"), ("soccer shoot", "arm wave")):
             runs.append(run_at(tmp_path, tiny_base, arm=arm, action=action, control=control))
             fake(runs[-1], new=0.5 - better, control=0.7, error=9.0 - 10 * better)
-    denoising, gaps, videos, beside = tables(runs, None).split("\n\n|")
+    judge = SimpleNamespace(decoders=["as it is"])
+    denoising, gaps, videos, beside, details = tables(runs, judge).split("\n\n|")
     assert "| #2 | 2 | 0.5000 ± 0.0000 | 0.7000 ± 0.0000 | 0.2000 ± 0.0000 | 0.0500 ± 0.0000 |" in denoising
     assert "| #5 | 2 | 0.4600 ± 0.0000 | 0.7000 ± 0.0000 | 0.2400 ± 0.0000 |" in denoising
-    assert "taught motion, new look | 0.2000 ± 0.0000 | 0.2000 ± 0.0000 |" in gaps
+    assert "| #2 | taught motions | 0.1000 ± 0.0000 | 0.1000 ± 0.0000 |" in gaps
+    assert "| #5 | new motions | 0.1600 ± 0.0000 | 0.1600 ± 0.0000 |" in gaps
     assert "| #5 | 2 | 8.6 ± 0.0 | 1.0 ± 0.0 |" in videos
     assert "A still picture: 12.0 %; another true video: 2.0 %." in videos
     expected = "| #5 | -0.0400 ± 0.0000 (2 of 2) | 0.0400 ± 0.0000 (2 of 2) | -0.4 ± 0.0 (2 of 2) |"
     assert expected in beside
     assert "0.00 ± 0.00 (0 of 2)" in beside
+    assert "first jump ratio, 1 is best" in details
+    assert "| as it is | 1.0 ± 0.0 | 1.00 ± 0.00 | 1.00 ± 0.00 | 8.60 ± 0.00 | 1.00 ± 0.00 |" in details
 
 
 def test_runs_are_interleaved_seed_by_seed() -> None:

@@ -68,7 +68,7 @@ def study(args: argparse.Namespace) -> None:
         run.scores(judge)
         if run.arm == DETAILED:
             run.detailed(judge)
-    print(tables(finished, judge))
+    print(tables(runs, judge))
     print(f"{len(finished)} of {len(runs)} runs are done.")
 
 

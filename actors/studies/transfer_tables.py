@@ -7,6 +7,7 @@ from statistics import fmean
 from ..judge.measures import Scores
 from .results import spread
 from .transfer_arms import ARMS, BEFORE, DETAILED
+from .transfer_exam import Errors
 from .transfer_runs import Judge, Run
 
 _Runs = Mapping[tuple[str, str, int], Run]
@@ -14,11 +15,19 @@ _Runs = Mapping[tuple[str, str, int], Run]
 
 
 def tables(runs: Sequence[Run], judge: Judge) -> str:
-    """All tables of what is done."""
-    by = {(run.arm, run.action, run.seed): run for run in runs}
-    arms = [arm for arm in ARMS if any(run.arm == arm for run in runs)]
-    parts = [_denoising(by, arms), _gaps(by, arms), _videos(by, arms, judge), _beside(by, arms, judge)]
-    return "\n\n".join([*parts, _details(by, judge)])
+    """All tables of what is done; runs that were broken off count where exams are compared step by step."""
+    examined = {(run.arm, run.action, run.seed): run for run in runs if run.exams()}
+    by = {key: run for key, run in examined.items() if run.done}
+    arms = [arm for arm in ARMS if any(run.arm == arm for run in by.values())]
+    parts = [
+        _denoising(by, arms),
+        _gaps(by, arms),
+        _step_by_step(examined, arms),
+        _videos(by, arms, judge),
+        _beside(by, arms, judge),
+        _details(by, judge),
+    ]
+    return "\n\n".join(parts)
 
 
 def _of(by: _Runs, arm: str) -> Iterator[Run]:
@@ -66,27 +75,52 @@ def _denoising(by: _Runs, arms: Sequence[str]) -> str:
     return _table(titles, rows)
 
 
+_PAIRS = {
+    "taught motions": ("taught motion, new look", "taught"),
+    "new motions": ("new", "new motion, taught look"),
+}
+
+
+def _gap(exam: Errors, pair: str) -> float:
+    """How much worse figures are denoised in new looks than in the taught one: of the same motions."""
+    new, taught = _PAIRS[pair]
+    return exam[new]["figures"] - exam[taught]["figures"]
+
+
 def _gaps(by: _Runs, arms: Sequence[str]) -> str:
-    """How far figures in new looks and in the taught one part over the steps: of the same motions."""
-    steps = sorted({step for run in by.values() for step in run.exams()})
-    pairs = {
-        "taught motions": ("taught motion, new look", "taught"),
-        "new motions": ("new", "new motion, taught look"),
-    }
+    """How far new looks and the taught one part over the steps."""
+    steps = sorted({step for run in by.values() for step in run.exams()} - {0})
     rows = []
     for arm in arms:
-        runs = [run.exams() for run in _of(by, arm)]
-        for title, (new, taught) in pairs.items():
-            gaps = [
-                [
-                    exams[step][new]["figures"] - exams[step][taught]["figures"]
-                    for exams in runs
-                    if step in exams
-                ]
-                for step in steps
-            ]
-            rows.append([arm, title, *(_cell(of, 4) for of in gaps)])
-    return _table(["new looks minus the taught one, after", "", *map(str, steps)], rows)
+        runs = [run.exams() for run in _of(by, arm) if run.arm != BEFORE]
+        for pair in _PAIRS if runs else ():
+            grown = ([_gap(exams[step], pair) - _gap(exams[0], pair) for exams in runs] for step in steps)
+            rows.append([arm, pair, *(_cell(of, 4) for of in grown)])
+    return _table(["new looks part from the taught one by ↓", "", *map(str, steps)], rows)
+
+
+def _step_by_step(by: _Runs, arms: Sequence[str]) -> str:
+    """Differences to #2 of the same action and seed, as far as both came."""
+    steps = sorted({step for run in by.values() for step in run.exams()} - {0})
+    rows = []
+    for arm in (arm for arm in arms if arm not in ("#2", BEFORE)):
+        pairs = [
+            (run.exams(), by["#2", run.action, run.seed].exams())
+            for run in _of(by, arm)
+            if ("#2", run.action, run.seed) in by
+        ]
+        cells = []
+        for step in steps:
+            both = [(one[step]["new"], two[step]["new"]) for one, two in pairs if step in one and step in two]
+            cells.append(_compared([one["figures"] - two["figures"] for one, two in both], 4, -1))
+        rows.append([arm, *cells])
+    return _table(["figures in new looks ↓, minus #2 (better in), after", *map(str, steps)], rows)
+
+
+def _compared(differences: Sequence[float], digits: int, better: int) -> str:
+    """Mean and deviation, and how many go the better way."""
+    wins = sum(better * difference > 0 for difference in differences)
+    return f"{_cell(differences, digits)} ({wins} of {len(differences)})" if differences else ""
 
 
 _MEASURES = {"joint_error": 1, "recognised": 2, "likeness": 2, "leak": 2, "flow_cosine": 2}
@@ -135,8 +169,7 @@ def _beside(by: _Runs, arms: Sequence[str], judge: Judge) -> str:
                 if ("#2", run.action, run.seed) in by
             ]
             differences = [a - b for a, b in pairs if a is not None and b is not None]
-            wins = sum(better * difference > 0 for difference in differences)
-            cells.append(f"{_cell(differences, digits)} ({wins} of {len(differences)})" if pairs else "")
+            cells.append(_compared(differences, digits, better))
         rows.append([arm, *cells])
     return _table(["minus #2, same action and seed (better in)", *measures], rows)
 

@@ -160,12 +160,17 @@ def test_kept_results_hold_their_settings(tmp_path: Path) -> None:
         kept(file, {"steps": [1]}, lambda: 8)
 
 
-def fake(run: Run, new: float, control: float, error: float) -> None:
-    """Results as if the run had been done."""
-    sets = {"taught": 0.1, "taught motion, new look": 0.2, "new motion, taught look": 0.3, "new": new}
-    errors = {name: {"figures": e, "around": 0.05} for name, e in {**sets, "control": control}.items()}
+def fake(run: Run, new: float, control: float, error: float, *, whole: bool = True) -> None:
+    """Results as if the run had been done, or broken off before its end."""
     for step in run.exam_steps:
-        kept(run.folder / f"exam-{step:05d}.json", run.settings, lambda: errors)
+        gap = 0.1 * step / 2
+        sets = {"taught": 0.1, "taught motion, new look": 0.1 + gap, "control": control}
+        sets |= {"new motion, taught look": new - gap * (1.6 if run.arm == "#5" else 1.0), "new": new}
+        errors = {name: {"figures": error, "around": 0.05} for name, error in sets.items()}
+        kept(run.folder / f"exam-{step:05d}.json", run.settings, errors.copy)
+    if not whole:
+        return
+    (run.folder / "videos.safetensors").write_bytes(b"")
     scores = {run.action: [vars(replace(SCORES, joint_error=error))], run.control: [vars(SCORES)]}
     kept(run.folder / "scores.json", run.settings, lambda: scores)
     details = {"as it is": [vars(replace(SCORES, jump_ratio=error))]}
@@ -178,12 +183,19 @@ def test_tables_take_off_what_another_lesson_does(tmp_path: Path, tiny_base: Pat
         for action, control in (("arm wave", "soccer shoot"), ("soccer shoot", "arm wave")):
             runs.append(run_at(tmp_path, tiny_base, arm=arm, action=action, control=control))
             fake(runs[-1], new=0.5 - better, control=0.7, error=9.0 - 10 * better)
+    for arm, new in (("#2", 0.5), ("#5", 0.46)):
+        run = run_at(tmp_path, tiny_base, arm=arm, seed=1)
+        runs.append(run)
+        fake(run, new=new, control=0.7, error=0.0, whole=False)
+        (run.folder / "exam-00002.json").unlink()
     judge = SimpleNamespace(decoders=["as it is"])
-    denoising, gaps, videos, beside, details = tables(runs, judge).split("\n\n|")
+    denoising, gaps, steps, videos, beside, details = tables(runs, judge).split("\n\n|")
     assert "| #2 | 2 | 0.5000 ± 0.0000 | 0.7000 ± 0.0000 | 0.2000 ± 0.0000 | 0.0500 ± 0.0000 |" in denoising
     assert "| #5 | 2 | 0.4600 ± 0.0000 | 0.7000 ± 0.0000 | 0.2400 ± 0.0000 |" in denoising
-    assert "| #2 | taught motions | 0.1000 ± 0.0000 | 0.1000 ± 0.0000 |" in gaps
-    assert "| #5 | new motions | 0.1600 ± 0.0000 | 0.1600 ± 0.0000 |" in gaps
+    assert gaps.splitlines()[0] == " new looks part from the taught one by ↓ |  | 1 | 2 |"
+    assert "| #2 | taught motions | 0.0500 ± 0.0000 | 0.1000 ± 0.0000 |" in gaps
+    assert "| #5 | new motions | 0.0800 ± 0.0000 | 0.1600 ± 0.0000 |" in gaps
+    assert "| #5 | -0.0400 ± 0.0000 (3 of 3) | -0.0400 ± 0.0000 (2 of 2) |" in steps
     assert "| #5 | 2 | 8.6 ± 0.0 | 1.0 ± 0.0 |" in videos
     assert "A still picture: 12.0 %; another true video: 2.0 %." in videos
     expected = "| #5 | -0.0400 ± 0.0000 (2 of 2) | 0.0400 ± 0.0000 (2 of 2) | -0.4 ± 0.0 (2 of 2) |"

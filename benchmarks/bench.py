@@ -9,10 +9,11 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from .measure import ROOT, add_options
+from .steps import Spent, middle, ratio
 
 COMFYUI_PYTHON = os.environ.get("COMFYUI_PYTHON") or sys.executable
 OWN_PYTHON_LIMIT_MS = 10
@@ -24,8 +25,8 @@ def main() -> None:
     options = add_options(parser).parse_args()
     hosts = [(sys.executable, "rows_diffusers"), (COMFYUI_PYTHON, "rows_comfyui")]
     notes = []
-    print("| host | U-Net | seconds per step | x bare | peak memory | x bare |")
-    print("| --- | --- | ---: | ---: | ---: | ---: |", flush=True)
+    print("| host | U-Net | seconds per step | x bare | of processors | x bare | peak memory | x bare |")
+    print("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |", flush=True)
     for python, script in hosts:
         timed = run(python, script)
         if "left_out" in timed:
@@ -33,9 +34,11 @@ def main() -> None:
         else:
             print_rows(python, script, timed)
             notes.append(f"{timed['host']}: {timed['load']}.")
+            notes += comparisons(timed["host"], rounds_of(timed))
     notes.append(
         f"Seconds: median of {options.rounds} rounds in which the rows of a host take turns, after one to "
-        "warm up. Peak memory: of the whole process on a CPU, of torch's allocations during a step on CUDA. "
+        "warm up; ratios: the median of the rounds' own. Seconds of processors count no other program. Peak "
+        "memory: of the whole process on a CPU, of torch's allocations during a step on CUDA. "
         "diffusers' UNetMotionModel norms its motion modules over all frames together; ours per frame."
     )
     if "left_out" not in timed:
@@ -53,15 +56,35 @@ def run(python: str, script: str, *more: str) -> dict[str, Any]:
     return result
 
 
+def rounds_of(timed: Mapping[str, Any]) -> dict[str, list[Spent]]:
+    """What each round of each row took, from a process's result."""
+    return {row: [Spent(**spent) for spent in each] for row, each in timed["rounds"].items()}
+
+
 def print_rows(python: str, script: str, timed: Mapping[str, Any]) -> None:
-    bare_seconds = bare_peak = 0.0
-    for row, seconds in timed["seconds"].items():
+    rounds = rounds_of(timed)
+    bare, *_ = rounds
+    bare_peak = 0.0
+    for row, each in rounds.items():
         peak = run(python, script, "--memory", row)["peak"]
-        bare_seconds, bare_peak = bare_seconds or seconds, bare_peak or peak
+        bare_peak = bare_peak or peak
+        spent, times = middle(each), ratio(each, rounds[bare])
         print(
-            f"| {timed['host']} | {row} | {seconds:.3f} | {seconds / bare_seconds:.2f} "
+            f"| {timed['host']} | {row} | {spent.seconds:.3f} | {times.seconds:.2f} "
+            f"| {spent.cpu_seconds:.3f} | {times.cpu_seconds:.2f} "
             f"| {peak / 2**30:.2f} GiB | {peak / bare_peak:.2f} |",
             flush=True,
+        )
+
+
+def comparisons(host: str, rounds: Mapping[str, Sequence[Spent]]) -> Iterator[str]:
+    """Our motion modules, the row behind `bare`, against those of others."""
+    _, ours, *more = rounds
+    for other in (row for row in more if not row.startswith("ours")):
+        times = ratio(rounds[ours], rounds[other])
+        yield (
+            f"{host}, {ours} / {other}: {times.seconds:.3f} by the clock, {times.cpu_seconds:.3f} of "
+            f"processors (median of {len(rounds[ours])} pairs)."
         )
 
 

@@ -18,7 +18,8 @@ from flash_modules.backends.diffusers.sd15.detail import decode_with_details, re
 from flash_modules.flash.detail_decoder import DetailDecoder, DetailDecoderConfig
 from flash_modules.training.cost import Cost, counting
 
-from .measure import CPU, CUDA, SMALL, Load, Rows, Step, add_options, choose_load, clock, randomise, time_rows
+from .measure import CPU, CUDA, SMALL, Load, add_options, choose_load, randomise
+from .steps import Rows, Step, middle, time_rows, timed
 
 LOADS = {
     "cpu": replace(CPU, num_frames=1, widths=(128, 256, 512, 512)),
@@ -85,7 +86,8 @@ def main() -> None:
     load = choose_load(options, LOADS)
     logging.set_verbosity_error()  # diffusers warns of casts
     with torch.no_grad():  # inference mode would show the counter whole layers, which it does not know
-        costs, seconds = count(), time_rows(rows(load), options.rounds)
+        costs, rounds = count(), time_rows(rows(load), options.rounds)
+    seconds = {row: middle(each).seconds for row, each in rounds.items()}
     print("| row | TFLOP | x plain | memory of a frame | x plain | seconds | x plain |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     for row, cost in costs.items():
@@ -133,13 +135,11 @@ def rows(load: Load) -> Rows:
     references = vae.references()
 
     def step(decode: Callable[[Tensor], Tensor]) -> Step:
-        def step() -> float:
-            start = clock()
+        def all_frames() -> None:
             for latent_1CHW in vae.latents_FCHW.split(1):
                 decode(latent_1CHW)
-            return clock() - start
 
-        return step
+        return timed(all_frames)
 
     def detailed(settings: Mapping[str, Any]) -> Step:
         decoder = vae.decoder(**settings)

@@ -11,9 +11,10 @@ from dataclasses import replace
 
 from diffusers.utils import logging
 
-from .bench import run
+from .bench import rounds_of, run
 from .measure import Load, add_options, choose_load
 from .rows_train import CUDA, LOADS, PRODUCT, TrainLoad, count_flops
+from .steps import middle
 
 SCRIPT = "rows_train"
 SIZES = (256, 384, 512)
@@ -61,8 +62,9 @@ def print_timed(load: TrainLoad) -> str:
     """Print the rows of a size; the result says what they ran on."""
     flops, pixels = count_flops(load), ("--pixels", str(load.pixels))
     timed = run(sys.executable, SCRIPT, *pixels)
-    rate = 2 * load.product_width**3 / timed["seconds"].pop(PRODUCT)
-    for row, seconds in timed["seconds"].items():
+    seconds_of = {row: middle(each).seconds for row, each in rounds_of(timed).items()}
+    rate = 2 * load.product_width**3 / seconds_of.pop(PRODUCT)
+    for row, seconds in seconds_of.items():
         if seconds == math.inf:
             print_row(row, load, flops[row], ("out of memory", "", ""))
             continue

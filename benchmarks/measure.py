@@ -1,4 +1,4 @@
-"""What is measured, and how: sizes, random weights, clocks and memory, for the processes of both hosts."""
+"""What is measured, and how: sizes, random weights, memory and FLOPs, for the processes of both hosts."""
 
 import argparse
 import gc
@@ -7,7 +7,6 @@ import math
 import resource
 import statistics
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -21,16 +20,13 @@ from torch.utils.flop_counter import flop_registry
 from flash_modules.animatediff.motion_file import MotionWeights
 from flash_modules.animatediff.motion_module import MotionConfig, MotionModel
 
+from .steps import Rows, Step, time_rows
+
 ROOT = Path(__file__).resolve().parents[1]
 
 TEXT_WIDTH = 768
 NUM_PROMPTS = 2
 """cond and uncond of classifier-free guidance, in one batch."""
-
-Step = Callable[[], float]
-"""Runs one step of a row and returns its seconds."""
-Rows = Mapping[str, Callable[[], Step]]
-"""Builders of the rows, by name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +39,8 @@ class Load:
     pixels: int
     widths: tuple[int, ...] = (320, 640, 1280, 1280)
     text_tokens: int = 77
+    peer: Path | None = None
+    """A checkout of AnimateDiff-Evolved."""
 
     @property
     def size(self) -> int:
@@ -89,13 +87,14 @@ def add_options(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, help="threads on the CPU; default: torch's own choice")
     parser.add_argument("--rounds", type=int, default=3, help="measured steps of every row")
     parser.add_argument("--pixels", type=int, help="height and width of the video")
+    parser.add_argument("--peer", type=Path, help="a checkout of AnimateDiff-Evolved, for a row in ComfyUI")
     return parser
 
 
 def choose_load(options: argparse.Namespace, loads: Mapping[str, AnyLoad]) -> AnyLoad:
     """The sizes that the options and the device ask for."""
     load = loads["small" if options.small else "cuda" if torch.cuda.is_available() else "cpu"]
-    return replace(load, pixels=options.pixels or load.pixels)
+    return replace(load, pixels=options.pixels or load.pixels, peer=options.peer)
 
 
 def serve(
@@ -104,10 +103,10 @@ def serve(
     loads: Mapping[str, AnyLoad],
     more: Callable[[], dict[str, Any]] = dict,
 ) -> None:
-    """Be one process: time all rows, or take the memory of one (--memory ROW), or both of each by itself
-    (--each), or measure `more` (--more).
+    """Be one process: time all rows, or take the memory of one (--memory ROW), or measure `more` (--more).
 
-    The result is the last line of the output, as JSON.
+    The result is the last line of the output, as JSON. Or it is a line for each row as soon as time and
+    memory of it were measured by itself (--each).
     """
     parser = add_options(argparse.ArgumentParser())
     parser.add_argument("--memory", metavar="ROW")
@@ -117,27 +116,22 @@ def serve(
     if options.threads:
         torch.set_num_threads(options.threads)
     load = choose_load(options, loads)
-    result: dict[str, Any]
-    if options.more:
-        result = more()
-    elif options.each:
-        each = measure_rows(make_rows(load), load, options.rounds)
-        result = {"load": str(load), "each": [{"row": name, **figures(found)} for name, found in each]}
+    if options.each:
+        for name, found in measure_rows(make_rows(load), load, options.rounds):
+            tell({"row": name, **labels(load), **figures(found)})
+    elif options.more:
+        tell(more())
     elif options.memory:
-        result = {"peak": peak_memory(make_rows(load)[options.memory], load)}
+        tell({"peak": peak_memory(make_rows(load)[options.memory], load)})
     else:
-        result = {"host": host, "load": str(load), "seconds": time_rows(make_rows(load), options.rounds)}
-    print("\n" + json.dumps(result))
+        rounds = time_rows(make_rows(load), options.rounds)
+        plain = {row: [asdict(spent) for spent in each] for row, each in rounds.items()}
+        tell({"host": host, "load": str(load), "rounds": plain})
 
 
-def time_rows(rows: Rows, rounds: int) -> dict[str, float]:
-    """Median seconds of a step. The rows take turns, so that a noisy machine is noisy for all of them."""
-    steps = {name: build() for name, build in rows.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(1 + rounds):
-        for name, step in steps.items():
-            seconds[name].append(step())
-    return {name: statistics.median(measured[1:]) for name, measured in seconds.items()}  # 0 is a warm-up
+def tell(result: Mapping[str, Any]) -> None:
+    """A result of this process, as a line of its own."""
+    print("\n" + json.dumps(result), flush=True)
 
 
 def measure_rows(rows: Rows, load: Load, rounds: int) -> Iterator[tuple[str, Measured | str]]:
@@ -148,6 +142,14 @@ def measure_rows(rows: Rows, load: Load, rounds: int) -> Iterator[tuple[str, Mea
         except FAILURES as error:
             yield name, f"{type(error).__name__}: {error}"
         release()
+
+
+def labels(load: Load) -> dict[str, str]:
+    """What a row is beside its name, for JSON."""
+    return {
+        "dtype": str(load.dtype).removeprefix("torch."),
+        "video": f"{load.num_frames} x {load.pixels}x{load.pixels}",
+    }
 
 
 def figures(found: Measured | str) -> dict[str, Any]:
@@ -162,7 +164,7 @@ def measure_step(step: Step, load: Load, rounds: int, *, counted: bool = True) -
     release()
     if load.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    seconds = statistics.median(step() for _ in range(rounds))
+    seconds = statistics.median(step().seconds for _ in range(rounds))
     if seconds == math.inf:
         raise RuntimeError("out of memory")
     return Measured(seconds=seconds, peak_bytes=peak_bytes(load), flops=flops)
@@ -219,13 +221,6 @@ def peak_bytes(load: Load) -> int:
         return torch.cuda.max_memory_allocated()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak
-
-
-def clock() -> float:
-    """Seconds, after all work on a GPU is done."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter()
 
 
 def randomise(module: AnyModule, seed: int) -> AnyModule:

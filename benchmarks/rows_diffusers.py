@@ -22,14 +22,12 @@ from .measure import (
     NUM_PROMPTS,
     TEXT_WIDTH,
     Load,
-    Rows,
-    Step,
-    clock,
     hollow_motion,
     motion_config,
     randomise,
     serve,
 )
+from .steps import Rows, Step, timed
 
 TIMESTEP = 481
 OURS = "ours: motion and cross-frame attention"
@@ -114,15 +112,6 @@ def rows(load: Load) -> Rows:
 
 def our_call(model: AnimatedUNet, inputs: Inputs) -> Callable[[], Tensor]:
     return lambda: model.predict(inputs.latents_BFCHW, inputs.timestep_B, inputs.text_BMC)
-
-
-def timed(call: Callable[[], object]) -> Step:
-    def step() -> float:
-        start = clock()
-        call()
-        return clock() - start
-
-    return step
 
 
 def whole_run(load: Load, steps: int) -> Step:

@@ -24,8 +24,9 @@ from flash_modules.flash.training.loss import Predict
 from flash_modules.flash.training.method import VARIANTS, MethodConfig
 from flash_modules.training.loop import LoopConfig
 
-from .measure import TEXT_WIDTH, Load, Rows, Step, clock, randomise, serve
+from .measure import TEXT_WIDTH, Load, randomise, serve
 from .rows_diffusers import Models
+from .steps import Rows, Spent, Step, Stopwatch, timed
 
 PRODUCT = "matrix product"
 """A row that is no training: the device's own rate, taken in turn with the others."""
@@ -103,14 +104,14 @@ class Training:
         """As `training.loop` does it; infinite seconds if memory is short."""
         numbers = itertools.count()
 
-        def step() -> float:
-            start = clock()
+        def step() -> Spent:
+            watch = Stopwatch()
             try:
                 self._learn(loss(next(numbers)))
             except torch.OutOfMemoryError:
                 self.optimizer.zero_grad()
-                return math.inf
-            return clock() - start
+                return Spent(seconds=math.inf, cpu_seconds=math.inf)
+            return watch.stop()
 
         return step
 
@@ -183,14 +184,8 @@ def rows(load: TrainLoad) -> Rows:
 def _product(load: TrainLoad) -> Step:
     a, b = (torch.randn(load.product_width, load.product_width).to(load.device, load.dtype) for _ in range(2))
     products = 10
-
-    def step() -> float:
-        start = clock()
-        for _ in range(products):
-            a @ b
-        return (clock() - start) / products
-
-    return step
+    all_products = timed(lambda: [a @ b for _ in range(products)])
+    return lambda: all_products() / products
 
 
 def count_flops(load: TrainLoad) -> dict[str, int]:

@@ -7,7 +7,9 @@ does not stop the others. Run again with the same folder, it goes on with what i
 
 import argparse
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -16,7 +18,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .gpu_page import Record, page
+from .gpu_page import page
+from .gpu_run import Record, read_records
 
 ROOT = Path(__file__).resolve().parents[1]
 LEAST = 15
@@ -36,10 +39,11 @@ PARTS = (
     Part("correctness", 75),
     Part("generation", 90),
     Part("training 512", 75),
+    Part("profile of training 512", 60),
+    Part("ComfyUI", 120),
     Part("training 384", 60),
     Part("training 256", 50),
     Part("details", 60),
-    Part("ComfyUI", 120),
     Part("compiled", 240),
 )
 
@@ -52,22 +56,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--page", type=Path, help="where to write the tables too, as docs/speed.md")
     parser.add_argument("--parts", nargs="+", choices=[part.name for part in PARTS], help="these alone")
     parser.add_argument("--dry", action="store_true", help="try everything with small shapes")
+    parser.add_argument("--peer", type=Path, help="a checkout of AnimateDiff-Evolved, for a row in ComfyUI")
     options = parser.parse_args(arguments)
     end += 60 * options.minutes
     options.out.mkdir(parents=True, exist_ok=True)
     results = Results(options.out, f"{parser.prog} --minutes {options.minutes:g}{' --dry' * options.dry}")
     chosen = [part for part in PARTS if not options.parts or part.name in options.parts]
 
-    run_parts(chosen, results, lambda part: process(part, results.path, dry=options.dry), end)
+    more = ["--dry"] * options.dry + (["--peer", str(options.peer.resolve())] if options.peer else [])
+    run_parts(chosen, results, lambda part: [*process(part, results.path), *more], end)
     if options.page:
         shutil.copy(results.write_page(), options.page)
     print(results.write_page().read_text())
 
 
-def process(part: Part, path: Path, *, dry: bool) -> list[str]:
+def process(part: Part, path: Path) -> list[str]:
     """The command that adds a part's rows to a file."""
-    words = [sys.executable, "-m", "benchmarks.gpu_parts", part.name, "--out", str(path.resolve())]
-    return [*words, "--dry"] if dry else words
+    return [sys.executable, "-m", "benchmarks.gpu_parts", part.name, "--out", str(path.resolve())]
 
 
 class Results:
@@ -77,9 +82,7 @@ class Results:
         self.path, self.folder, self.command = folder / "results.jsonl", folder, command
 
     def records(self) -> list[Record]:
-        """All that was written; a line that a stopped process left half is no record."""
-        lines = self.path.read_text().splitlines() if self.path.exists() else []
-        return [json.loads(line) for line in lines if line.endswith("}")]
+        return read_records(self.path)
 
     def add(self, part: Part, **record: object) -> None:
         with self.path.open("a") as file:  # a line of its own, after half a line too
@@ -115,14 +118,19 @@ def run_parts(
 
 
 def run_part(command: list[str], limit: float) -> tuple[str, str]:
-    """How a process ended, and the end of what it said unless it is done."""
+    """How a process ended, and the end of what it said unless it is done.
+
+    Past its limit it is killed with all that it started.
+    """
     with tempfile.TemporaryFile("w+", errors="replace") as said:
+        process = subprocess.Popen(
+            command, cwd=ROOT, stdout=said, stderr=subprocess.STDOUT, start_new_session=True
+        )
         try:
-            done = subprocess.run(
-                command, cwd=ROOT, stdout=said, stderr=subprocess.STDOUT, timeout=limit, check=False
-            )
-            ended = "failed" if done.returncode else "done"
+            ended = "failed" if process.wait(limit) else "done"
         except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
             ended = f"stopped at its limit of {limit:.0f} s"
         said.seek(0)
         return ended, "" if ended == "done" else said.read()[-MESSAGE:]

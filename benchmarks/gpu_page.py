@@ -1,10 +1,8 @@
 """The page of `make bench-gpu`: tables of what was measured, and what was not."""
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
 
-Record = dict[str, Any]
-"""A line of results.jsonl."""
+from .gpu_run import Record, key
 
 NOT_MEASURED = "not measured"
 GIB, TERA = 2**30, 1e12
@@ -15,8 +13,9 @@ ABOUT = {
     "one batch; random weights.",
     "training 512": "One step on a clip and its twin: noise, forward and backward pass, AdamW; bf16 "
     "autocast. MFU: TFLOP without layers that run again, by time and by the rate of the matrix product.",
+    "profile of training 512": "The first row of training 512 again, by what its kernels compute.",
     "details": "Decoding a video frame by frame at the VAE's own widths; the picture's features are at hand.",
-    "ComfyUI": "Steps of ComfyUI's own sampler.",
+    "ComfyUI": "Steps of ComfyUI's own sampler, both prompts in one batch; random weights.",
     "compiled": "The step of generation, compiled by torch.compile.",
 }
 NOTES = (
@@ -44,30 +43,44 @@ def describe(record: Record) -> str:
     return ", ".join([card, *(f"{name} {version}" for name, version in host.items())])
 
 
+STEPS = (
+    "| row | dtype | video | seconds | TFLOP | TFLOP/s | MFU | peak memory |",
+    "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: |",
+)
+DIFFERENCES = ("| what | difference |", "| --- | ---: |")
+SHARES = ("| what computes | milliseconds | of the step | calls |", "| --- | ---: | ---: | ---: |")
+
+
 def section(records: Sequence[Record]) -> list[str]:
     rows = {key(row): row for row in planned(records)}  # a row that was measured again replaces the older
     rows |= {key(record): record for record in records if "row" in record}
     if not rows:
         lines = [f"All rows: {NOT_MEASURED}."]
-    elif any("difference" in row for row in rows.values()) and not any("seconds" in r for r in rows.values()):
-        lines = ["| what | difference |", "| --- | ---: |", *map(difference_line, rows.values())]
     else:
-        head = "| row | dtype | video | seconds | TFLOP | TFLOP/s | MFU | peak memory |"
-        lines = [head, "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: |", *map(line, rows.values())]
+        lines = [line for table in tables(list(rows.values())) for line in ("", *table)][1:]
     ends = [record for record in records if "ended" in record]
     if ends and ends[-1]["ended"] != "done":
         lines += ["", f"This part {ends[-1]['ended']}.", *last_words(ends[-1]["message"])]
     return lines
 
 
+def tables(rows: Sequence[Record]) -> Iterator[list[str]]:
+    """Of steps, of differences, and of what a step consists of; those that have rows."""
+    shares = [row for row in rows if "share" in row]
+    steps = [row for row in rows if "video" in row]
+    differences = [row for row in rows if "share" not in row and "video" not in row]
+    if steps:
+        yield [*STEPS, *map(line, steps)]
+    if differences:
+        yield [*DIFFERENCES, *map(difference_line, differences)]
+    if shares:
+        yield [*SHARES, *map(share_line, shares)]
+
+
 def last_words(text: str) -> list[str]:
     """The end of what a part said, if it said anything."""
     said = text.strip().splitlines()[-12:]
     return ["Its last words:", "", "```", *said, "```"] if said else []
-
-
-def key(record: Record) -> tuple[object, ...]:
-    return record["row"], record.get("dtype"), record.get("video")
 
 
 def planned(records: Iterable[Record]) -> Iterable[Record]:
@@ -81,6 +94,11 @@ def planned(records: Iterable[Record]) -> Iterable[Record]:
 def difference_line(row: Record) -> str:
     found = f"{row['difference']:.1e}" if "difference" in row else f"{NOT_MEASURED}: {short(row)}"
     return f"| {row['row']} | {found} |"
+
+
+def share_line(row: Record) -> str:
+    calls = row["calls"] or ""
+    return f"| {row['row']} | {row['milliseconds']:.1f} | {row['share']:.0%} | {calls} |"
 
 
 def line(row: Record) -> str:

@@ -5,27 +5,24 @@ A part adds a line of JSON to the file for each row as soon as it is measured.
 
 import argparse
 import importlib.metadata
+import itertools
 import json
 import os
 import platform
-import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from diffusers.utils import logging
 
 from flash_modules.backends.diffusers.sd15 import add_cross_frame_attention
 
-from . import bench_details, gpu_checks, measure, rows_diffusers, rows_train
-from .bench import COMFYUI_PYTHON
-from .measure import FAILURES, ROOT, AnyLoad, Load, Rows, figures, measure_rows, measure_step
-
-Record = dict[str, Any]
-"""What a part tells: `host`, the `planned` rows, or a row by its name with what was measured or `error`."""
+from . import bench_details, gpu_checks, gpu_comfyui, gpu_profile, measure, rows_diffusers, rows_train
+from .gpu_run import Record, Run, key, measured_before, read_records
+from .measure import AnyLoad, Load, figures, labels, measure_rows, measure_step
+from .steps import Rows, timed
 
 DRY_WIDTHS = (32, 64)
 DRY_VAE_WIDTHS = (32, 32, 32, 32)
@@ -38,19 +35,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("part", choices=PARTS)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--dry", action="store_true")
+    parser.add_argument("--peer", type=Path)
     options = parser.parse_args(arguments)
     logging.set_verbosity_error()  # diffusers warns of casts
     if options.dry:
         torch.set_num_threads(1)  # models this small only wait for a second thread
+    before = measured_before(read_records(options.out), options.part)
+    run = Run(folder=options.out.parent, dry=options.dry, peer=options.peer, before=before)
     with options.out.open("a") as file:
-        for record in records(options.part, dry=options.dry):
+        for record in itertools.chain([{"host": host()}], PARTS[options.part](run)):
             print(json.dumps({"part": options.part, **record}), file=file, flush=True)
-
-
-def records(part: str, *, dry: bool) -> Iterator[Record]:
-    """Everything that a part tells; `dry` tries the code with small shapes, on the CPU where need be."""
-    yield {"host": host()}
-    yield from PARTS[part](dry)
 
 
 def host() -> Mapping[str, str]:
@@ -60,18 +54,13 @@ def host() -> Mapping[str, str]:
     return {"card": card, "python": platform.python_version(), **versions, "cores": str(os.cpu_count())}
 
 
-def rounds(dry: bool) -> int:
-    """Timed steps of each row."""
-    return 1 if dry else 3
-
-
 def on_cuda() -> bool:
     return torch.cuda.is_available()
 
 
-def sized(load: AnyLoad, dry: bool) -> AnyLoad:
+def sized(load: AnyLoad, run: Run) -> AnyLoad:
     """The load, or a small one of its kind."""
-    if not dry:
+    if not run.dry:
         return load
     device, dtype = ("cuda", load.dtype) if on_cuda() else ("cpu", torch.float32)
     return replace(
@@ -79,45 +68,44 @@ def sized(load: AnyLoad, dry: bool) -> AnyLoad:
     )
 
 
-def measured(rows: Rows, load: Load, count: int) -> Iterator[Record]:
-    """A record of each row, and of all their names first."""
+def measured(rows: Rows, load: Load, run: Run) -> Iterator[Record]:
+    """A record of each row that was not measured before, and of all their names first."""
     about = labels(load)
     yield {"planned": list(rows), **about}
-    for name, found in measure_rows(rows, load, count):
+    left = {name: build for name, build in rows.items() if key({"row": name, **about}) not in run.before}
+    for name, found in measure_rows(left, load, run.rounds):
         yield {"row": name, **about, **figures(found)}
 
 
-def labels(load: Load) -> Record:
-    return {
-        "dtype": str(load.dtype).removeprefix("torch."),
-        "video": f"{load.num_frames} x {load.pixels}x{load.pixels}",
-    }
-
-
-def generation(dry: bool) -> Iterator[Record]:
+def generation(run: Run) -> Iterator[Record]:
     """One step of guidance in each model, as one batch of two prompts; and a whole run of our sampler."""
-    for dtype in (torch.float16,) if dry else (torch.float16, torch.bfloat16):
-        load = sized(replace(measure.CUDA, dtype=dtype), dry)
+    for dtype in (torch.float16,) if run.dry else (torch.float16, torch.bfloat16):
+        load = sized(replace(measure.CUDA, dtype=dtype), run)
         with torch.inference_mode():
-            yield from measured(rows_diffusers.rows(load), load, rounds(dry))
+            yield from measured(rows_diffusers.rows(load), load, run)
             if dtype == torch.float16:
-                yield from whole_run(load, steps=2 if dry else RUN_STEPS)
+                yield from whole_run(load, run)
 
 
-def whole_run(load: Load, steps: int) -> Iterator[Record]:
-    found = measure_step(rows_diffusers.whole_run(load, steps), load, rounds=1, counted=False)
-    row = f"ours: each of a run's {steps} steps, two calls, DDIM included"
-    yield {"row": row, **labels(load), **figures(replace(found, seconds=found.seconds / steps))}
-    measure.release()
+def whole_run(load: Load, run: Run) -> Iterator[Record]:
+    steps = 2 if run.dry else RUN_STEPS
+    row = {"row": f"ours: each of a run's {steps} steps, two calls, DDIM included", **labels(load)}
+    if key(row) not in run.before:
+        found = measure_step(rows_diffusers.whole_run(load, steps), load, rounds=1, counted=False)
+        yield {**row, **figures(replace(found, seconds=found.seconds / steps))}
+        measure.release()
 
 
-def training(pixels: int, dry: bool) -> Iterator[Record]:
-    """One step on a clip and its twin. MFU is of the card's own rate, measured in the same process."""
+def training_load(pixels: int, run: Run) -> rows_train.TrainLoad:
     load = replace(rows_train.CUDA, pixels=pixels)
-    if dry:
-        load = replace(sized(load, dry), vae_widths=DRY_VAE_WIDTHS, product_width=64)
+    return replace(sized(load, run), vae_widths=DRY_VAE_WIDTHS, product_width=64) if run.dry else load
+
+
+def training(pixels: int, run: Run) -> Iterator[Record]:
+    """One step on a clip and its twin. MFU is of the card's own rate, measured in the same process."""
+    load = training_load(pixels, run)
     rows = dict(rows_train.rows(load))
-    product = measure_step(rows.pop(rows_train.PRODUCT)(), load, rounds(dry))
+    product = measure_step(rows.pop(rows_train.PRODUCT)(), load, run.rounds)
     flops = 2 * load.product_width**3
     rate = flops / product.seconds
     yield {
@@ -126,8 +114,9 @@ def training(pixels: int, dry: bool) -> Iterator[Record]:
         "seconds": product.seconds,
         "flops": flops,
     }
-    needed: dict[str, int] = {}
-    for record in measured(rows, load, rounds(dry)):
+    size = labels(load).items()
+    needed = {row["row"]: row["flops"] for row in run.before.values() if size <= row.items()}
+    for record in measured(rows, load, run):
         if "seconds" in record:
             name = record["row"].partition(",")[0]
             needed.setdefault(name, record["flops"])
@@ -135,30 +124,38 @@ def training(pixels: int, dry: bool) -> Iterator[Record]:
         yield record
 
 
-def details(dry: bool) -> Iterator[Record]:
+def training_profile(run: Run) -> Iterator[Record]:
+    """What the first row of training at 512 x 512 consists of."""
+    load = training_load(512, run)
+    training = rows_train.Training(load)
+    step = training.step(rows_train.losses(training)["ours"]())
+    yield from gpu_profile.records(step, load, run.rounds, run.folder / "profile.txt")
+
+
+def details(run: Run) -> Iterator[Record]:
     """Decoding a video frame by frame, plain and with details; the reference is encoded before."""
-    for dtype in (torch.float16,) if dry else (torch.float16, torch.float32):
-        load = sized(replace(bench_details.LOADS["cuda"], dtype=dtype), dry)
-        load = replace(load, widths=DRY_VAE_WIDTHS) if dry else load
+    for dtype in (torch.float16,) if run.dry else (torch.float16, torch.float32):
+        load = sized(replace(bench_details.LOADS["cuda"], dtype=dtype), run)
+        load = replace(load, widths=DRY_VAE_WIDTHS) if run.dry else load
         with torch.no_grad():
             rows = bench_details.rows(load)
             kept = {name: rows[name] for name in (bench_details.PLAIN, bench_details.DETAILED)}
-            yield from measured(kept, load, rounds(dry))
+            yield from measured(kept, load, run)
 
 
-def compiled(dry: bool) -> Iterator[Record]:
+def compiled(run: Run) -> Iterator[Record]:
     """The step of generation as it is and compiled by torch; what compiling takes is its warm-up."""
-    load = sized(measure.CUDA, dry)
+    load = sized(measure.CUDA, run)
     eager, fast = rows_diffusers.OURS, "the same, torch.compile"
     yield {"planned": [eager, fast], **labels(load)}
     with torch.no_grad():
         model = add_cross_frame_attention(rows_diffusers.Models(load).animated())
         call = rows_diffusers.our_call(model, rows_diffusers.Inputs(load))
-        found = measure_step(rows_diffusers.timed(call), load, rounds(dry))
+        found = measure_step(timed(call), load, run.rounds)
         yield {"row": eager, **labels(load), **figures(found)}
-        step = rows_diffusers.timed(torch.compile(call, backend="eager" if dry else "inductor"))
-        first = step()
-        faster = measure_step(step, load, rounds(dry), counted=False)
+        step = timed(torch.compile(call, backend="eager" if run.dry else "inductor"))
+        first = step().seconds
+        faster = measure_step(step, load, run.rounds, counted=False)
         yield {
             "row": fast,
             **labels(load),
@@ -167,44 +164,15 @@ def compiled(dry: bool) -> Iterator[Record]:
         }
 
 
-def comfyui(dry: bool) -> Iterator[Record]:
-    """The rows of ComfyUI, and its ways to hold memory, where there is a ComfyUI."""
-    options = ["--small"] if dry else []
-    timed = in_comfyui(*options, "--each")
-    if "left_out" in timed:
-        yield {"row": "all rows", "error": timed["left_out"]}
-        return
-    for record in timed["each"]:
-        yield {"dtype": "float16", "video": timed["load"], **record}
-    normal: list[float] = []
-    for mode in ("normal", "low", "no"):
-        row = f"{mode} VRAM: a run of small widths, against normal VRAM"
-        try:
-            latents = in_comfyui("--vram", mode)["latents"]
-            normal = normal or latents
-            yield {"row": row, "difference": gpu_checks.difference(*map(torch.tensor, (latents, normal)))}
-        except FAILURES as error:
-            yield {"row": row, "error": str(error)}
-
-
-def in_comfyui(*options: str) -> Mapping[str, Any]:
-    """The result of a process of ComfyUI's Python: the last line that it prints."""
-    command = [COMFYUI_PYTHON, "-m", "benchmarks.rows_comfyui", *options]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(done.stderr[-2000:])
-    result: Mapping[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return result
-
-
-PARTS: Mapping[str, Callable[[bool], Iterator[Record]]] = {
-    "correctness": gpu_checks.records,
+PARTS: Mapping[str, Callable[[Run], Iterator[Record]]] = {
+    "correctness": lambda run: gpu_checks.records(dry=run.dry),
     "generation": generation,
     "training 512": partial(training, 512),
+    "profile of training 512": training_profile,
+    "ComfyUI": gpu_comfyui.records,
     "training 384": partial(training, 384),
     "training 256": partial(training, 256),
     "details": details,
-    "ComfyUI": comfyui,
     "compiled": compiled,
 }
 

@@ -14,10 +14,12 @@ from benchmarks.gpu_page import page
 ROW = {"row": "a step", "dtype": "float16", "video": "2 x 8x8", "seconds": 0.5, "flops": 10**12}
 
 
-@pytest.mark.parametrize("part", ["correctness", "generation", "training 256", "details"])
+@pytest.mark.parametrize(
+    "part", ["correctness", "generation", "training 256", "details", "compiled", "profile of training 512"]
+)
 def test_every_row_of_a_part_is_measured(part: str, tmp_path: Path) -> None:
     results = Results(tmp_path, "a command")
-    gpu_parts.main(process(Part(part, 9), results.path, dry=True)[3:])
+    gpu_parts.main([*process(Part(part, 9), results.path)[3:], "--dry"])
     rows = [record for record in results.records() if "row" in record]
     assert rows
     assert not [record for record in rows if "error" in record]
@@ -96,6 +98,27 @@ def test_the_page_has_all_rows_and_says_what_was_not_measured() -> None:
     assert "| decode | float32 |  | not measured: no / memory |  |  |  |  |" in lines
     assert "| net: fp32 | 1.3e-06 |" in lines
     assert lines[lines.index("## Compiled") + 4] == "All rows: not measured."
+
+
+def test_what_a_part_started_ends_with_it(tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    child = f"import time; time.sleep(4); open({str(mark)!r}, 'w')"
+    code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    ended, _ = run_part([sys.executable, "-c", code], 2)
+    assert ended == "stopped at its limit of 2 s"
+    time.sleep(4)
+    assert not mark.exists()
+
+
+def test_rows_that_were_measured_are_not_measured_again(tmp_path: Path) -> None:
+    results = Results(tmp_path, "a command")
+    arguments = [*process(Part("details", 9), results.path)[3:], "--dry"]
+    for _ in range(2):
+        gpu_parts.main(arguments)
+    assert [record["row"] for record in results.records() if "row" in record] == [
+        "plain decode",
+        "with details",
+    ]
 
 
 def test_a_command_that_cannot_start_says_why() -> None:

@@ -21,6 +21,7 @@ def tables(runs: Sequence[Run], judge: Judge) -> str:
     arms = [arm for arm in ARMS if any(run.arm == arm for run in by.values())]
     parts = [
         _denoising(by, arms),
+        _course(by, arms),
         _gaps(by, arms),
         _step_by_step(examined, arms),
         _videos(by, arms, judge),
@@ -73,6 +74,18 @@ def _denoising(by: _Runs, arms: Sequence[str]) -> str:
         cells = (_cell(own, 4), _cell(other, 4), _cell(gained, 4), _cell(around, 4))
         rows.append([arm, str(len(runs)), *cells])
     return _table(titles, rows)
+
+
+def _course(by: _Runs, arms: Sequence[str]) -> str:
+    """Errors of figures over the steps: in new looks, and of the clips that are learned from."""
+    steps = sorted({step for run in by.values() for step in run.exams()})
+    rows = []
+    for arm in (arm for arm in arms if arm != BEFORE):
+        runs = [run.exams() for run in _of(by, arm)]
+        for title, name in (("new looks", "new"), ("the clips", "taught")):
+            errors = (fmean(exams[step][name]["figures"] for exams in runs) for step in steps)
+            rows.append([arm, title, *(f"{error:.4f}" for error in errors)])
+    return _table(["figures ↓, after", "of", *map(str, steps)], rows)
 
 
 _PAIRS = {

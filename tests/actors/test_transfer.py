@@ -189,9 +189,11 @@ def test_tables_take_off_what_another_lesson_does(tmp_path: Path, tiny_base: Pat
         fake(run, new=new, control=0.7, error=0.0, whole=False)
         (run.folder / "exam-00002.json").unlink()
     judge = SimpleNamespace(decoders=["as it is"])
-    denoising, gaps, steps, videos, beside, details = tables(runs, judge).split("\n\n|")
+    denoising, course, gaps, steps, videos, beside, details = tables(runs, judge).split("\n\n|")
     assert "| #2 | 2 | 0.5000 ± 0.0000 | 0.7000 ± 0.0000 | 0.2000 ± 0.0000 | 0.0500 ± 0.0000 |" in denoising
     assert "| #5 | 2 | 0.4600 ± 0.0000 | 0.7000 ± 0.0000 | 0.2400 ± 0.0000 |" in denoising
+    assert "| #5 | new looks | 0.4600 | 0.4600 | 0.4600 |" in course
+    assert "| #2 | the clips | 0.1000 | 0.1000 | 0.1000 |" in course
     assert gaps.splitlines()[0] == " new looks part from the taught one by ↓ |  | 1 | 2 |"
     assert "| #2 | taught motions | 0.0500 ± 0.0000 | 0.1000 ± 0.0000 |" in gaps
     assert "| #5 | new motions | 0.0800 ± 0.0000 | 0.1600 ± 0.0000 |" in gaps

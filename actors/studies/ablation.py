@@ -12,6 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 from flash_modules.backends.diffusers.sd15 import make_detail_decoder
+from flash_modules.evaluation.web import points
 from flash_modules.flash.decoder_file import read_detail_decoder
 from flash_modules.flash.training.method import VARIANTS, MethodConfig
 from flash_modules.training.losses import read_losses
@@ -22,7 +23,6 @@ from ..judge.reader import Reader, load_reader
 from ..world.actions import HELD_OUT_ACTIONS
 from .learning import Evaluation, Lesson, learn, prepare
 from .results import kept, spread
-from .web import points
 
 BEFORE = "before learning"
 

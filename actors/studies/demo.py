@@ -15,6 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from flash_modules.cli import main as product
+from flash_modules.evaluation.web import animation, curve, page, table
 from flash_modules.files.clip_files import examine, read_frames
 from flash_modules.files.video_files import as_picture, write_picture, write_video
 from flash_modules.training.losses import read_losses
@@ -28,7 +29,6 @@ from ..world.clips import NUM_TRUTHS, Clip, clip_video, true_clips
 from ..world.looks import HELD_OUT_STYLE, Look, draw_look
 from ..world.motion import FPS, draw_motion
 from .learning import POOL, Lesson, write_clip
-from .web import animation, curve, page, table
 
 NUM_CLIPS = Lesson.num_clips
 NUM_PICTURES = 3
@@ -189,12 +189,12 @@ class Demo:
         yield "<h2>Three pictures that were not in the clips</h2><div>"
         for subject, before, after in zip(self.subjects, *self.videos.values(), strict=True):
             truth = clip_video(subject.truths[0])
-            yield animation(truth[:1], "the picture")
-            yield animation(truth, "one of many true ways to go on")
-            yield animation(before, "before learning")
-            yield animation(after, "after learning")
+            yield animation(truth[:1], "the picture", FPS)
+            yield animation(truth, "one of many true ways to go on", FPS)
+            yield animation(before, "before learning", FPS)
+            yield animation(after, "after learning", FPS)
         yield f"</div><h2>Measured</h2>{self._measures()}<h2>What it learned from</h2><div>"
-        yield from (animation(clip_video(clip), clip.caption) for clip in self.clips)
+        yield from (animation(clip_video(clip), clip.caption, FPS) for clip in self.clips)
         yield f"</div><h2>Learning</h2>{self._losses()}<h2>The commands</h2><pre>"
         yield html.escape("\n".join(map(_shown, self.commands)))
         yield "</pre>"

@@ -14,6 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from flash_modules.evaluation.metrics import psnr, ssim
+from flash_modules.evaluation.web import animation, page
 from flash_modules.files.video_files import as_picture
 
 from ..base.small_base import FOLDER, SmallBase, load_small_base
@@ -23,8 +24,7 @@ from ..judge.reader import Reader, load_reader
 from ..world.actions import ACTIONS, EXTRA_MOTIONS, HELD_OUT_ACTIONS
 from ..world.clips import NUM_TRUTHS, Clip, clip_video, make_clip, true_clips
 from ..world.looks import draw_look
-from ..world.motion import draw_motion
-from .web import animation, page
+from ..world.motion import FPS, draw_motion
 
 FRESH = 10**6
 """Seeds from here on are of clips that no model was trained on."""
@@ -134,7 +134,7 @@ def contact_sheet(samples: Sequence[Sample]) -> Tensor:
 
 def _page(samples: Sequence[Sample], tables: Sequence[str], *, close: bool) -> str:
     actors = [
-        animation(clip_video(_fresh_clip(action, 20 * i + j, held_out=j == 3, close=close)), action)
+        animation(clip_video(_fresh_clip(action, 20 * i + j, held_out=j == 3, close=close)), action, FPS)
         for i, action in enumerate((*ACTIONS, *EXTRA_MOTIONS))
         for j in range(4)
     ]
@@ -142,8 +142,8 @@ def _page(samples: Sequence[Sample], tables: Sequence[str], *, close: bool) -> s
     for sample in sorted(samples, key=lambda s: s.held_out):
         known = "held out" if sample.held_out else "seen"
         made += [
-            animation(clip_video(sample.truth), f"{sample.action} ({known}): truth"),
-            animation(sample.video_FHWC, f"small base, joint error {sample.scores.joint_error:.1f} %"),
+            animation(clip_video(sample.truth), f"{sample.action} ({known}): truth", FPS),
+            animation(sample.video_FHWC, f"small base, joint error {sample.scores.joint_error:.1f} %", FPS),
         ]
     body = (
         "<h2>Every action in four looks; the fourth is one that the small base has never seen</h2>"

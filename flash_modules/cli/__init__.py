@@ -1,4 +1,4 @@
-"""The command line: animate a picture, look at clips, learn an action, transfer one; without ComfyUI."""
+"""The command line: animate a picture, learn an action, transfer one, judge videos; without ComfyUI."""
 
 import argparse
 import io
@@ -10,6 +10,7 @@ import torch
 from .animate import add_animate
 from .clips import add_preview
 from .convert import add_convert
+from .evaluate import add_evaluate
 from .stopped import place, stamp, what_is_left
 from .train import add_train
 from .train_decoder import add_train_decoder
@@ -61,4 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     add_preview(commands.add_parser("preview", help="look at the clips of an action before training"))
     add_train(commands.add_parser("train", help="learn an action from clips"))
     add_train_decoder(commands.add_parser("train-decoder", help="learn to keep a picture's details"))
+    add_evaluate(
+        commands.add_parser("evaluate", help="score videos against pictures, prompts and true clips")
+    )
     return parser

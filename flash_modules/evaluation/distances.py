@@ -19,7 +19,8 @@ def frechet_distance(features_NC: Tensor, true_MC: Tensor) -> float:
     (own_NC, own_mean_C), (other_MC, other_mean_C) = _centred(features_NC), _centred(true_MC)
     root = torch.linalg.svdvals(own_NC @ other_MC.T).sum()
     traces = own_NC.square().sum() + other_MC.square().sum() - 2 * root
-    return ((own_mean_C - other_mean_C).square().sum() + traces).clamp(min=0).item()
+    means = (own_mean_C - other_mean_C).square().sum()
+    return max(0.0, float(means + traces))
 
 
 def kernel_distance(features_NC: Tensor, true_MC: Tensor) -> float:

@@ -99,7 +99,7 @@ def _by_length(values_N: Tensor, steps_NF2: Tensor) -> float:
     """The mean of the tracks' values, each counting by its track's length."""
     lengths_NF = steps_NF2.norm(dim=-1)
     weights_N = lengths_NF.masked_fill(lengths_NF < _STILL, 0.0).sum(dim=1)
-    return ((values_N * weights_N).sum() / weights_N.sum()).item()
+    return float((values_N * weights_N).sum() / weights_N.sum())
 
 
 def _histogram(steps_NF2: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch.nn.functional as nnf
 from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import CLIPConfig, CLIPModel, VideoMAEConfig, VideoMAEForVideoClassification
+from transformers import CLIPModel, VideoMAEConfig, VideoMAEForVideoClassification
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from flash_pack.flash_modules.evaluation.judges.clip import (
@@ -28,7 +28,7 @@ from flash_pack.flash_modules.evaluation.judges.i3d import (
 )
 from flash_pack.flash_modules.evaluation.judges.preprocess import OPENAI, evenly, filled_square, normalised
 from flash_pack.flash_modules.evaluation.judges.videomae import VideoMaeJudge, renamed
-from flash_pack.tests.backends.small_models import save_tokenizer, vocabulary
+from flash_pack.tests.backends.small_judges import mae_names, save_clip, save_videomae
 from flash_pack.tests.core.made_videos import scene
 
 CPU = torch.device("cpu")
@@ -78,17 +78,7 @@ def test_indices_go_evenly_from_the_first_to_the_last() -> None:
 
 @pytest.fixture(scope="module")
 def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = save_tokenizer(tmp_path_factory.mktemp("small") / "clip")
-    words = len(vocabulary())
-    layers = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-    config = CLIPConfig(
-        text_config={**layers, "vocab_size": words, "eos_token_id": words - 1, "bos_token_id": words - 2},
-        vision_config={**layers, "image_size": 224, "patch_size": 56},
-        projection_dim=24,
-    )
-    torch.manual_seed(0)
-    CLIPModel(config).save_pretrained(folder)
-    return folder
+    return save_clip(tmp_path_factory.mktemp("small") / "clip")
 
 
 def test_clip_gives_what_the_library_gives_for_the_same_folder(clip_folder: Path) -> None:
@@ -140,36 +130,6 @@ def test_a_folder_that_is_no_clip_is_refused(clip_folder: Path, tmp_path: Path) 
 # VideoMAE
 
 
-def mae_names(width: int, depth: int, inner: int, patch: int, classes: int) -> dict[str, tuple[int, ...]]:
-    """Names and shapes in the files of VideoMAE's repositories, written down without our code."""
-    names: dict[str, tuple[int, ...]] = {
-        "patch_embed.proj.weight": (width, 3, 2, patch, patch),
-        "patch_embed.proj.bias": (width,),
-        "fc_norm.weight": (width,),
-        "fc_norm.bias": (width,),
-        "head.weight": (classes, width),
-        "head.bias": (classes,),
-    }
-    for i in range(depth):
-        for name, shape in {
-            "norm1.weight": (width,),
-            "norm1.bias": (width,),
-            "attn.q_bias": (width,),
-            "attn.v_bias": (width,),
-            "attn.qkv.weight": (3 * width, width),
-            "attn.proj.weight": (width, width),
-            "attn.proj.bias": (width,),
-            "norm2.weight": (width,),
-            "norm2.bias": (width,),
-            "mlp.fc1.weight": (inner, width),
-            "mlp.fc1.bias": (inner,),
-            "mlp.fc2.weight": (width, inner),
-            "mlp.fc2.bias": (width,),
-        }.items():
-            names[f"blocks.{i}.{name}"] = shape
-    return names
-
-
 def mae_by_hand(weights: Mapping[str, Tensor], video_FHWC: Tensor, depth: int, heads: int) -> Tensor:
     """VideoMAE as its paper has it, by the published names: features (C)."""
     video_CFHW = video_FHWC.permute(3, 0, 1, 2)
@@ -200,12 +160,8 @@ def mae_by_hand(weights: Mapping[str, Tensor], video_FHWC: Tensor, depth: int, h
 
 @pytest.fixture(scope="module")
 def mae(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Tensor]]:
-    torch.manual_seed(0)
-    names = mae_names(width=176, depth=2, inner=96, patch=56, classes=7)
-    weights = {name: 0.1 * torch.randn(shape) for name, shape in names.items()}
     path = tmp_path_factory.mktemp("mae") / "vit_small.pth"
-    torch.save({"module": weights}, path)
-    return path, weights
+    return path, save_videomae(path)
 
 
 def test_videomae_equals_its_paper_by_hand(mae: tuple[Path, dict[str, Tensor]]) -> None:

@@ -38,7 +38,7 @@ class ClipJudge:
     def frame_features(self, video_FHWC: Tensor) -> Tensor:
         """Features (F, C) of frames, of length 1."""
         parts = []
-        for frames_FHWC in video_FHWC.split(_BATCH):
+        for frames_FHWC in torch.split(video_FHWC, _BATCH):
             seen_FCHW = normalised(filled_square(frames_FHWC, self._side), OPENAI)
             output = self._model.vision_model(pixel_values=seen_FCHW.to(self._device))
             parts.append(self._model.visual_projection(output.pooler_output))

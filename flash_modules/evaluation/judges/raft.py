@@ -30,7 +30,7 @@ class RaftJudge:
         parts = [
             self._network(one_FCHW.to(self._device), then_FCHW.to(self._device))[-1].cpu()
             for one_FCHW, then_FCHW in zip(
-                seen_FCHW[:-1].split(_BATCH), seen_FCHW[1:].split(_BATCH), strict=True
+                torch.split(seen_FCHW[:-1], _BATCH), torch.split(seen_FCHW[1:], _BATCH), strict=True
             )
         ]
         return torch.cat(parts)

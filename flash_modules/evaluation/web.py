@@ -1,4 +1,4 @@
-"""Parts of the HTML pages that `actors` writes: each page is one file, with its pictures inside."""
+"""Parts of HTML pages that stand alone: each page is one file, with its pictures and videos inside."""
 
 import base64
 import html
@@ -8,17 +8,15 @@ from statistics import fmean
 
 from torch import Tensor
 
-from flash_modules.files.video_files import as_picture
-
-from ..world.motion import FPS
+from ..files.video_files import as_picture
 
 
-def animation(video_FHWC: Tensor, text: str) -> str:
+def animation(video_FHWC: Tensor, text: str, fps: float) -> str:
     """A video in [0, 1] that plays for ever, over its text."""
     frames = [as_picture(frame_HWC) for frame_HWC in video_FHWC]
     file = io.BytesIO()
     frames[0].save(
-        file, "webp", save_all=True, append_images=frames[1:], duration=1000 / FPS, loop=0, quality=85
+        file, "webp", save_all=True, append_images=frames[1:], duration=1000 / fps, loop=0, quality=85
     )
     data = base64.b64encode(file.getvalue()).decode()
     return (

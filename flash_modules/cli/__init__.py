@@ -12,6 +12,7 @@ from .clips import add_preview
 from .convert import add_convert
 from .evaluate import add_evaluate
 from .stopped import place, stamp, what_is_left
+from .study import add_study
 from .train import add_train
 from .train_decoder import add_train_decoder
 from .transfer import add_transfer_command
@@ -65,4 +66,5 @@ def _parser() -> argparse.ArgumentParser:
     add_evaluate(
         commands.add_parser("evaluate", help="score videos against pictures, prompts and true clips")
     )
+    add_study(commands.add_parser("study", help="let people choose the best video, blindly"))
     return parser

@@ -7,6 +7,7 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from PIL import Image
@@ -35,20 +36,7 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
         "Judges whose weights are not there are named, and the other scores go on. Nothing is downloaded."
     )
     parser.set_defaults(run=evaluate_videos)
-    parser.add_argument(
-        "--videos",
-        required=True,
-        action="append",
-        metavar="[NAME=]FOLDER",
-        help="generated videos of one method or checkpoint; give it again for another row of the table",
-    )
-    parser.add_argument(
-        "--pictures", type=Path, help="the pictures they begin with (default: frame 0 of each video)"
-    )
-    parser.add_argument(
-        "--prompt", help="what is to be seen, where no .txt lies beside a video, its picture or its true clip"
-    )
-    parser.add_argument("--truth", type=Path, help="true clips; a video is held against the one of its name")
+    add_material_arguments(parser, required=True)
     parser.add_argument(
         "--training",
         type=Path,
@@ -67,12 +55,35 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, help="the page's file name; it ends in .html")
 
 
+def add_material_arguments(parser: argparse.ArgumentParser, *, required: bool) -> None:
+    """Arguments that say which videos there are, and what belongs to them by their names."""
+    parser.add_argument(
+        "--videos",
+        required=required,
+        default=[],
+        action="append",
+        metavar="[NAME=]FOLDER",
+        help="generated videos of one method or checkpoint; give it again for another row of the table",
+    )
+    parser.add_argument(
+        "--pictures", type=Path, help="the pictures they begin with (default: frame 0 of each video)"
+    )
+    parser.add_argument(
+        "--prompt", help="what is to be seen, where no .txt lies beside a video, its picture or its true clip"
+    )
+    parser.add_argument("--truth", type=Path, help="true clips; a video is held against the one of its name")
+
+
 def evaluate_videos(args: argparse.Namespace) -> None:
     """Write the report; all arguments are checked before a network is read."""
     _check_out(args.out)
     device = find_device(args.device)
     runs = [run_facts(folder) for folder in args.run_folder]
-    material = _material(args)
+    material = read_material(args)
+    if args.training:
+        material = replace(material, training=list(_films(args.training).values()))
+    if not material.prompts:
+        _say("There is no prompt (--prompt, or a .txt beside each video): Text Alignment is left out.")
     judges = load_judges(args.judges, device)
     total = sum(map(len, material.methods.values())) + len(material.truths)
     with tqdm(total=total, desc="Scoring", unit="video") as bar:
@@ -94,7 +105,8 @@ def _check_out(path: Path) -> None:
         raise ValueError(f"{path} is a folder: give the name of a file in it.")
 
 
-def _material(args: argparse.Namespace) -> Material:
+def read_material(args: argparse.Namespace) -> Material:
+    """All that the arguments name, looked through; what is left out is said."""
     methods = named_folders(args.videos)
     films = {name: _films(folder) for name, folder in methods.items()}
     truths = _films(args.truth) if args.truth else {}
@@ -108,10 +120,7 @@ def _material(args: argparse.Namespace) -> Material:
     prompts = dict.fromkeys(names | truths.keys(), args.prompt) if args.prompt else {}
     for found in texts:
         prompts |= found
-    if not prompts:
-        _say("There is no prompt (--prompt, or a .txt beside each video): Text Alignment is left out.")
-    training = list(_films(args.training).values()) if args.training else []
-    return Material(methods=films, pictures=pictures, prompts=prompts, truths=truths, training=training)
+    return Material(methods=films, pictures=pictures, prompts=prompts, truths=truths)
 
 
 def named_folders(texts: Sequence[str]) -> dict[str, Path]:

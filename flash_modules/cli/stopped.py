@@ -6,13 +6,17 @@ from pathlib import Path
 from ..training.run_folder import checkpoint_steps
 
 
-def place(args: argparse.Namespace) -> Path:
-    """What a command writes: its file, or its run's folder."""
+def place(args: argparse.Namespace) -> Path | None:
+    """What a command writes: its file, or its run's folder; None for one that only says something."""
+    if args.out is None:
+        return None
     return args.out if isinstance(args.out, Path) else Path(args.runs) / args.out
 
 
-def stamp(path: Path) -> tuple[int, int] | None:
-    """Changes whenever the file is written anew."""
+def stamp(path: Path | None) -> tuple[int, int] | None:
+    """Changes whenever the file is written anew; None if there is none."""
+    if path is None:
+        return None
     try:
         found = path.stat()
     except (OSError, ValueError):
@@ -25,7 +29,7 @@ def what_is_left(args: argparse.Namespace, before: tuple[int, int] | None) -> st
     path = place(args)
     if isinstance(args.out, Path):
         return "Nothing was written." if stamp(path) == before else f"{path} was written."
-    if not path.is_dir():
+    if path is None or not path.is_dir():
         return "Nothing was written."
     steps = checkpoint_steps(path)
     if not steps:

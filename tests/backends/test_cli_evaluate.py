@@ -181,7 +181,10 @@ def test_true_clips_of_other_lengths_sizes_and_names_are_compared_as_far_as_they
 def test_only_equal_numbers_of_videos_are_compared(
     material: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    few = write(tmp_path / "few", {"a": scene(), "c": scene(CIRCLE)})
+    few = tmp_path / "few"
+    few.mkdir()
+    for name in ("a.webp", "c.webp"):
+        (few / name).write_bytes((material / "good" / name).read_bytes())
     arguments = {
         "videos": [material / "good", few],
         "truth": material / "truth",
@@ -196,6 +199,8 @@ def test_only_equal_numbers_of_videos_are_compared(
         methods["good"]["scores"]["frechet"]["videos"] == methods["few"]["scores"]["frechet"]["videos"] == 2
     )
     assert methods["few"]["scores"]["frechet"]["spread"] is None
+    values = [methods[name]["scores"]["frechet"]["value"] for name in ("good", "few")]
+    assert values[0] == pytest.approx(values[1])  # of the same names
 
 
 def test_a_runs_losses_exam_and_settings_are_in_the_page(material: Path, tmp_path: Path) -> None:

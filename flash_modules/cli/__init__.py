@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from .animate import add_animate
+from .card import add_card
 from .clips import add_preview
 from .convert import add_convert
 from .evaluate import add_evaluate
@@ -67,4 +68,5 @@ def _parser() -> argparse.ArgumentParser:
         commands.add_parser("evaluate", help="score videos against pictures, prompts and true clips")
     )
     add_study(commands.add_parser("study", help="let people choose the best video, blindly"))
+    add_card(commands.add_parser("card", help="show what an action, a decoder or a LoRA says of itself"))
     return parser

@@ -41,6 +41,7 @@ from ..flash.decoder_file import read_detail_decoder
 from ..flash.first_frame import PROMISE
 from ..flash.sampling import SamplerConfig, sample_video
 from .device import DTYPES, find_device
+from .metadata import add_metadata_argument, origin
 
 
 def add_animate(parser: argparse.ArgumentParser) -> None:
@@ -95,6 +96,7 @@ def add_animate(parser: argparse.ArgumentParser) -> None:
         required=True,
         help=f"the video's file name, which ends in {', '.join(SUFFIXES)}; without one, a folder of PNGs",
     )
+    add_metadata_argument(video)
     run = parser.add_argument_group("run")
     run.add_argument("--steps", type=int, default=SamplerConfig.steps, help="default %(default)s")
     run.add_argument(
@@ -143,6 +145,7 @@ def animate(args: argparse.Namespace) -> None:
     details = read_detail_decoder(args.decoder) if args.decoder else None
     _say("\n".join(part.summary for part in (motion, action, details) if part))
 
+    made_from = origin(args, [("motion", args.motion), ("action", args.action), ("picture", args.image)])
     base = load_base(files)
     if base.note:
         _say(f"{args.base.name}: {base.note}")
@@ -172,7 +175,7 @@ def animate(args: argparse.Namespace) -> None:
         else decode_frames(vae, latents_FCHW)
     )
     frames = chain(kept_1HWC, decoded)
-    write_video(args.out, tqdm(frames, total=args.frames, desc="Decoding", unit="frame"), args.fps)
+    write_video(args.out, tqdm(frames, total=args.frames, desc="Decoding", unit="frame"), args.fps, made_from)
     _say(f"Wrote {args.out}")
 
 

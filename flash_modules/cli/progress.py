@@ -12,6 +12,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from ..backends.diffusers.sd15.train.detail import DetailTraining
+from ..files.provenance import Origin
 from ..files.video_files import as_picture, write_picture, write_video
 from ..files.whole import NotWritten, telling_what_fails
 from ..flash.sampling import SamplerConfig
@@ -119,7 +120,7 @@ class Samples:
             return
         sampler = SamplerConfig(num_frames=self.training.config.sampling.num_frames)
         frames = self.training.animate(self.image_1HWC, self.prompt, self.seed, sampler)
-        write_video(self.folder / f"sample-{progress.step:06d}.mp4", frames, fps=8)
+        write_video(self.folder / f"sample-{progress.step:06d}.mp4", frames, 8, Origin())
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ from ..flexiact.ref_adapter_file import STRENGTH, read_ref_adapter
 from ..flexiact.reweighting import RELEASED, EarlyBoost
 from ..flexiact.sampling import TransferConfig, draw_start, draw_step_noise, sample_latents
 from .device import DTYPES, find_device, free_memory
+from .metadata import add_metadata_argument, origin
 from .run import find_dtype
 
 
@@ -100,6 +101,7 @@ def _add_video(group: argparse._ArgumentGroup) -> None:
         "--trim-first-frame", action="store_true", help="leave out frame 0, from which the motion jumps"
     )
     group.add_argument("--out", type=Path, required=True, help="the video's file name, for example out.mp4")
+    add_metadata_argument(group)
 
 
 def _add_run(group: argparse._ArgumentGroup) -> None:
@@ -166,7 +168,8 @@ def transfer(args: argparse.Namespace) -> None:
 def _write(args: argparse.Namespace, frames: Iterator[Tensor], total: int) -> None:
     first = int(args.trim_first_frame)
     shown = tqdm(islice(frames, first, None), total=total - first, desc="Decoding", unit="frame")
-    write_video(args.out, shown, args.fps)
+    actions = [("action", path) for path in args.action]
+    write_video(args.out, shown, args.fps, origin(args, [*actions, ("picture", args.image)]))
     _say(f"Wrote {args.out}")
 
 

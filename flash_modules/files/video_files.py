@@ -8,11 +8,13 @@ from pathlib import Path
 import av
 import torch
 from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from .containers import Unusable, reasons
 from .footage import Size
 from .pictures import upright
+from .provenance import Origin, add_xmp_to_mp4
 from .whole import whole
 
 SUFFIXES = (".mp4", ".webp", ".gif")
@@ -83,20 +85,21 @@ def frames_skipped(path: Path, fps: int) -> int:
     return -(-fps // _ANIMATION_FPS) if path.suffix.lower() in (".gif", ".webp") else 1
 
 
-def write_video(path: Path, frames: Iterable[Tensor], fps: int) -> None:
+def write_video(path: Path, frames: Iterable[Tensor], fps: int, origin: Origin | None = None) -> None:
     """Write frames (H, W, 3) in [0, 1], in the format that the name ends in; without one, a folder of PNGs.
 
-    Whole or not at all. A folder must be a new one. See `frames_skipped`.
+    Whole or not at all. A folder must be a new one. See `frames_skipped`. With an origin the file, or each
+    picture, says that it is generated and from what.
     """
     pictures = map(as_picture, frames)
     suffix = path.suffix.lower()
     with whole(path) as draft:
         if not suffix:
-            _write_pictures(draft, pictures)
+            _write_pictures(draft, pictures, origin)
         elif suffix == ".mp4":
-            _write_mp4(draft, pictures, fps)
+            _write_mp4(draft, pictures, fps, origin)
         else:
-            _write_animation(draft, pictures, fps)
+            _write_animation(draft, pictures, fps, origin)
 
 
 def as_picture(values_HWC: Tensor) -> Image.Image:
@@ -110,35 +113,54 @@ def write_picture(path: Path, picture: Image.Image) -> None:
         picture.save(draft)
 
 
-def _write_pictures(folder: Path, pictures: Iterator[Image.Image]) -> None:
+def _write_pictures(folder: Path, pictures: Iterator[Image.Image], origin: Origin | None) -> None:
     folder.mkdir()
+    texts = PngInfo()
+    if origin:
+        texts.add_itxt("XML:com.adobe.xmp", origin.xmp().decode())
     for i, picture in enumerate(pictures):
-        picture.save(folder / f"{i:05d}.png")
+        picture.save(folder / f"{i:05d}.png", pnginfo=texts)
 
 
-def _write_mp4(path: Path, pictures: Iterator[Image.Image], fps: int) -> None:
+def _write_mp4(path: Path, pictures: Iterator[Image.Image], fps: int, origin: Origin | None) -> None:
     first = next(pictures)
     with av.open(path, "w", options={"movflags": "faststart"}) as container:
+        if origin:
+            container.metadata["comment"] = origin.comment
         stream = container.add_stream("h264", rate=fps, options={"crf": "18"})
         stream.width, stream.height = first.size
         stream.pix_fmt = "yuv420p"
         for picture in chain([first], pictures):
             container.mux(stream.encode(av.VideoFrame.from_image(picture)))
         container.mux(stream.encode(None))
+    if origin:
+        add_xmp_to_mp4(path, origin.xmp())
 
 
-def _write_animation(path: Path, pictures: Iterator[Image.Image], fps: int) -> None:
+def _write_animation(path: Path, pictures: Iterator[Image.Image], fps: int, origin: Origin | None) -> None:
     """Write GIF or WebP; a GIF counts hundredths of a second, so its frames differ by one."""
     step = frames_skipped(path, fps)
     pictures = islice(pictures, 0, None, step)
     if path.suffix.lower() == ".gif":
         pictures = _in_hundredths(pictures, fps / step)
         first = next(pictures)
-        first.save(path, save_all=True, append_images=pictures, loop=0)
+        first.save(
+            path,
+            save_all=True,
+            append_images=pictures,
+            loop=0,
+            **({"comment": origin.comment} if origin else {}),
+        )
     else:
         first = next(pictures)
         first.save(
-            path, save_all=True, append_images=pictures, duration=1000 * step / fps, loop=0, quality=90
+            path,
+            save_all=True,
+            append_images=pictures,
+            duration=1000 * step / fps,
+            loop=0,
+            quality=90,
+            **({"xmp": origin.xmp()} if origin else {}),
         )
 
 

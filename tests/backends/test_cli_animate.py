@@ -1,5 +1,6 @@
 """`python -m flash_modules animate`, from files to a video and from mistakes to sentences."""
 
+import hashlib
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -114,7 +115,7 @@ def test_command_equals_its_functions_one_by_one(
 ) -> None:
     folder = shutil.copytree(files / "base", tmp_path / "base")
     DDIMScheduler(prediction_type=prediction).save_pretrained(folder / "scheduler")
-    assert animate(base=folder, steps=2, negative="blurry", cfg=3.0, adain=0.5) == 0
+    assert animate("--no-metadata", base=folder, steps=2, negative="blurry", cfg=3.0, adain=0.5) == 0
     base = load_base(find_base(folder))
     picture = Image.open(files / "picture.png")
     model = add_action(base.unet, read_motion(files / "motion.safetensors"), None)
@@ -130,6 +131,24 @@ def test_command_equals_its_functions_one_by_one(
     )
     write_video(tmp_path / "expected.gif", decode_frames(base.vae, latents), fps=8)
     assert (tmp_path / "video.gif").read_bytes() == (tmp_path / "expected.gif").read_bytes()
+
+
+def test_the_video_says_that_it_is_generated_unless_that_is_not_wanted(
+    animate: Callable[..., int], files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert animate(out=tmp_path / "a.gif") == 0
+    with Image.open(tmp_path / "a.gif") as video:
+        comment = video.info["comment"].decode()
+    digest = hashlib.sha256((files / "picture.png").read_bytes()).hexdigest()
+    assert f"picture picture.png (SHA-256 {digest})" in comment
+    assert "motion motion.safetensors (SHA-256 " in comment
+    assert "trainedAlgorithmicMedia" in comment
+    assert str(files) not in comment
+    capsys.readouterr()
+    assert animate("--no-metadata", out=tmp_path / "b.gif") == 0
+    assert "The file will not say that the video is generated (--no-metadata)." in capsys.readouterr().err
+    with Image.open(tmp_path / "b.gif") as video:
+        assert "comment" not in video.info
 
 
 def test_action_and_its_strength_change_the_video(

@@ -265,6 +265,7 @@ def test_a_clip_that_is_damaged_is_left_out(
     assert "Skipped b.mp4: it cannot be read as a video" in capsys.readouterr().out
     action = read_action(tmp_path / "runs" / "jump" / "jump.safetensors")
     assert json.loads(action.header["flash.data"])["n_clips"] == 1
+    assert len(json.loads(action.header["flash.card"])["limits"]) == 3
 
 
 def test_very_many_clips_can_be_learned_from(train, training_files: Path, tmp_path: Path) -> None:

@@ -55,6 +55,7 @@ def test_a_run_writes_a_decoder_for_its_vae(
     assert weights.tensors["levels.0.fuse.conv.weight"].any()
     assert weights.header["flash.steps"] == "2"
     assert json.loads(weights.header["flash.data"])["n_clips"] == 2
+    assert json.loads(weights.header["flash.card"])["intended_use"].startswith("Decoding videos")
     assert str(tmp_path) not in json.dumps(dict(weights.header))
 
 

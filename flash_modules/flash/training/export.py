@@ -15,6 +15,7 @@ from ...files.tensor_file import Tensors
 from ..action_file import Action, Source, write_action
 from ..sampling import SamplerConfig
 from .action_training import Learned
+from .card import action_card
 from .method_settings import method_settings
 
 
@@ -94,6 +95,7 @@ def action_header(learned: Learned, prediction: Prediction) -> dict[str, str]:
         "code_version": code_version(),
     }
     return {
+        **action_card(),
         "modelspec.date": date.today().isoformat(),
         "modelspec.resolution": f"{size}x{size}",
         "modelspec.prediction_type": MODELSPEC[prediction],

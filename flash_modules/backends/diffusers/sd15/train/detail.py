@@ -18,6 +18,7 @@ from .....flash.augment import AugmentConfig
 from .....flash.decoder_file import SIGNATURE, DetailWeights, write_detail_decoder
 from .....flash.detail_decoder import DetailDecoder, DetailDecoderConfig
 from .....flash.distortion import DistortionConfig
+from .....flash.training.card import decoder_card
 from .....flash.training.detail_loss import DetailLoss
 from .....flash.training.export import code_version
 from .....training.clips import Clip, clip_hashes
@@ -168,6 +169,7 @@ class DetailTraining:
         """Write what was learned so far as a detail decoder file."""
         config = self.config
         header = {
+            **decoder_card(),
             "modelspec.sai_model_spec": "1.0.0",
             "modelspec.architecture": "stable-diffusion-v1/flash-decoder",
             "modelspec.title": path.stem,

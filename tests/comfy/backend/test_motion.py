@@ -291,6 +291,41 @@ def test_a_caching_node_may_skip_the_unet(flash, model, motion_path, sample, une
     assert 0 < len(unet_inputs) <= 8
 
 
+def test_a_cache_keeps_version_1_s_pooled_output_wherever_it_stands(
+    flash, model, motion_path, sample, assert_same
+):
+    from comfy_extras.nodes_easycache import EasyCacheNode
+
+    motion = flash.backend.load_motion(motion_path, "v1")
+    ran = []
+    hook = model.model.diffusion_model.middle_block[1].register_forward_pre_hook(lambda *_: ran.append(1))
+
+    def cached(m):
+        return EasyCacheNode.execute(m, 3.0, 0.0, 1.0, False)[0]
+
+    def moving(m):
+        return flash.backend.add_motion(m, motion)
+
+    behind = sample(cached(moving(model)), steps=8)
+    assert 0 < len(ran) < 8  # some steps were skipped, and get what the cache kept
+    before = sample(moving(cached(model)), steps=8)
+    hook.remove()
+    assert_same(behind, before)
+    assert (behind - sample(moving(model), steps=8)).abs().max() > 1e-3
+
+
+def test_weights_are_kept_as_the_cpu_computes_and_give_the_same_video(flash, model, motion, sample, tmp_path):
+    half = {name: tensor.half() for name, tensor in motion.tensors.items()}
+    flash.tensor_file.write_tensors(tmp_path / "half.safetensors", half, {})
+    kept = flash.backend.load_motion(tmp_path / "half.safetensors")
+    assert {tensor.dtype for tensor in kept.tensors.values()} == {torch.float32}
+    ours = sample(flash.backend.add_motion(model, kept))
+    as_in_file = flash.backend.load_motion(tmp_path / "half.safetensors")
+    for weight in as_in_file.patcher.model.parameters():
+        weight.data = weight.data.half()
+    assert torch.equal(ours, sample(flash.backend.add_motion(model, as_in_file)))
+
+
 def test_the_kind_of_prediction_is_kept(flash, model, motion):
     from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
 

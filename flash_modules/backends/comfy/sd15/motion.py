@@ -21,10 +21,11 @@ from ....animatediff.noise_schedule import BETA_END, BETA_START, NUM_TIMESTEPS
 from ....files.tensor_file import fingerprint
 from ....flash.motion_alignment import VideoCall
 from ..weights import make_patcher
+from .cross_frame import project_first_frame_once
 from .options import CALL, MOTION, MotionCall, MotionPlan
 from .places import check_sd15, find_places
 from .run import add_run_wrappers
-from .v1_norms import pooled_output, pooled_resnet
+from .v1_norms import pool_output, pooled_resnet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,8 +72,11 @@ def _patcher(
         comfy.model_management.unet_offload_device(),
     )
     net = MotionModel(weights.config, operations=comfy.ops.manual_cast, device="meta")
-    # As ComfyUI does with checkpoints: an fp32 file takes half the memory where the GPU computes in fp16.
-    dtype = torch.float16 if comfy.model_management.should_use_fp16(device) else None
+    # As ComfyUI does with checkpoints: an fp32 file takes half the memory where the GPU computes in fp16. A
+    # CPU computes in fp32, and would cast an fp16 file again for every call of the U-Net.
+    on_cpu = comfy.model_management.is_device_cpu(device)
+    in_fp16 = comfy.model_management.should_use_fp16(device)
+    dtype = torch.float32 if on_cpu else torch.float16 if in_fp16 else None
     patcher = make_patcher(
         net, weights.tensors, device, offload_device, dtype=dtype, disable_dynamic=disable_dynamic
     )
@@ -101,8 +105,6 @@ def add_motion(model: ModelPatcher, motion: LoadedMotion) -> ModelPatcher:
     m.set_additional_models(MOTION, [motion.patcher.clone()])
     m.model_options["transformer_options"][MOTION] = MotionPlan(places, motion.config)
     m.add_wrapper_with_key(WrappersMP.APPLY_MODEL, MOTION, _apply_model)
-    if motion.config.pool_resnet_norms:
-        m.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, MOTION, pooled_output)
     m.set_model_forward_timestep_embed_patch((SpatialTransformer, _after_transformer))
     m.set_model_forward_timestep_embed_patch((ResBlock, _after_resnet))
     m.add_object_patch("model_sampling", _animatediff_schedule(model))
@@ -130,10 +132,13 @@ def _apply_model(executor, x, t, c_concat, c_crossattn, control, transformer_opt
         )
     plan = transformer_options[MOTION]
     motion = executor.class_obj.current_patcher.get_additional_models_with_key(MOTION)[0]
-    replaced = frozenset(key[:2] for key in transformer_options.get("patches_replace", {}).get("attn1", {}))
+    options = project_first_frame_once(transformer_options)
+    if plan.config.pool_resnet_norms:
+        options = pool_output(options)
+    replaced = frozenset(key[:2] for key in options.get("patches_replace", {}).get("attn1", {}))
     video = VideoCall(num_frames=x.shape[0] // chunks)
     call = MotionCall(motion.model, plan.places, video, replaced)
-    out = executor(x, t, c_concat, c_crossattn, control, {**transformer_options, CALL: call}, **kwargs)
+    out = executor(x, t, c_concat, c_crossattn, control, {**options, CALL: call}, **kwargs)
     left_out = len(plan.places) - len(call.ran)
     if left_out and call.ran:  # none ran: a caching node skipped the whole U-Net
         raise ValueError(

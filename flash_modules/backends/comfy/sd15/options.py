@@ -14,7 +14,7 @@ MOTION = "flash_motion"
 CALL = "flash_call"
 """MotionCall, during one call of the U-Net."""
 CROSS_FRAME = "flash_cross_frame"
-"""True where cross-frame attention is installed."""
+"""The Blocks whose self-attention reads the first frame too."""
 FIRST_FRAME = "flash_first_frame"
 """CleanFirstFrame."""
 VIDEO = "flash_video"
@@ -24,8 +24,10 @@ RUN = "flash_run"
 COND_PLACE = "flash_cond"
 """In a prompt: where it stands among those of the whole video."""
 
+Block = tuple[str, int]
+"""Side and index of a block of the U-Net, ("input", 1)."""
 Place = tuple[str, int, type[nn.Module]]
-"""Side and index of a block, ("input", 1), and the class of the layer that a motion module follows there."""
+"""Side and index of a block, and the class of the layer that a motion module follows there."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,9 @@ class MotionCall:
     net: MotionModel
     places: Mapping[Place, str]
     video: VideoCall
-    replaced: frozenset[tuple[str, int]]
-    """Blocks whose self-attention another node replaced (perturbed or self-attention guidance)."""
+    replaced: frozenset[Block]
+    """Blocks whose self-attention is replaced: by another node (perturbed or self-attention guidance), or by
+    ours where that is as good and faster."""
     ran: set[str] = field(default_factory=set)
     last_features_XCHW: Tensor | None = None
     """What the latest motion module gave; in the end, what the U-Net's output layers get."""

@@ -13,7 +13,7 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import (
 from torch import nn
 
 from ....animatediff.motion_module import MotionConfig, check_widths
-from .options import Place
+from .options import Block, Place
 
 
 def check_sd15(model) -> None:
@@ -37,6 +37,18 @@ def find_places(unet: UNetModel, config: MotionConfig) -> dict[Place, str]:
     check_widths(config, dict(found.values()))
     wanted = dict(config.places())
     return {place: name for place, (name, _) in found.items() if name in wanted}
+
+
+def transformer_blocks(unet: UNetModel) -> Iterator[Block]:
+    """Blocks that hold a spatial transformer."""
+    for side, blocks in (
+        ("input", unet.input_blocks),
+        ("middle", [unet.middle_block]),
+        ("output", unet.output_blocks),
+    ):
+        for index, block in enumerate(blocks):
+            if _last_layer(block) is SpatialTransformer:
+                yield side, index
 
 
 def _places_of(unet: UNetModel) -> Iterator[tuple[Place, tuple[str, int]]]:

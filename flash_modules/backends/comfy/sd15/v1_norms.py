@@ -4,10 +4,11 @@ ResNets run part by part with their own layers; the output layers run once more 
 """
 
 import torch
+from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ....animatediff.motion_module import pooled_norm
-from .options import CALL, MotionCall
+from .options import CALL, MOTION, MotionCall
 
 
 @torch.compiler.disable  # see motion.py
@@ -18,8 +19,18 @@ def pooled_resnet(layer, features_XCHW: Tensor, emb, num_frames: int) -> Tensor:
     return layer.skip_connection(features_XCHW) + _pooled(layer.out_layers, h, num_frames)
 
 
+def pool_output(options: dict) -> dict:
+    """The options of one call, in which `_pooled_output` is the innermost wrapper of the U-Net.
+
+    A wrapper of another node (a cache of outputs) sees, and keeps, the pooled output, wherever it stands.
+    """
+    wrappers = options.get("wrappers", {})
+    of_unet = {**wrappers.get(WrappersMP.DIFFUSION_MODEL, {}), MOTION: [_pooled_output]}
+    return {**options, "wrappers": {**wrappers, WrappersMP.DIFFUSION_MODEL: of_unet}}
+
+
 @torch.compiler.disable
-def pooled_output(executor, x, timesteps, context, y, control, transformer_options, **kwargs):
+def _pooled_output(executor, x, timesteps, context, y, control, transformer_options, **kwargs):
     """A wrapper of the whole U-Net that exchanges its output for one with a pooled norm."""
     plain = executor(x, timesteps, context, y, control, transformer_options, **kwargs)
     call: MotionCall = transformer_options[CALL]

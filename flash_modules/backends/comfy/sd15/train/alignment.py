@@ -12,7 +12,6 @@ from functools import partial
 import torch
 from comfy.ldm.modules.attention import SpatialTransformer
 from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock, UNetModel
-from comfy.patcher_extension import WrappersMP
 from comfy.utils import unet_to_diffusers
 from einops import rearrange, repeat
 from torch import Tensor, nn
@@ -30,15 +29,12 @@ from .....flash.motion_alignment import (
     check_pairs,
 )
 from .....flash.training.action_training import CHECKPOINTING, Checkpointing
-from ..options import CALL, MOTION, MotionCall
+from ..options import CALL, Block, MotionCall
 from ..places import find_places
-from ..v1_norms import pooled_output, pooled_resnet
+from ..v1_norms import pool_output, pooled_resnet
 
 LEARNING = "flash_learning"
 """Learning, during one call of the U-Net."""
-
-Block = tuple[str, int]
-"""Side and index of a block, ("input", 1)."""
 
 
 @dataclass(frozen=True)
@@ -131,9 +127,7 @@ class LearningUNet(nn.Module):
             },
             "patches_replace": {"attn1": dict.fromkeys(self._indices, _attend_to_first_frame)},
         }
-        if self.motion.config.pool_resnet_norms:
-            options["wrappers"] = {WrappersMP.DIFFUSION_MODEL: {MOTION: [pooled_output]}}
-        return options
+        return pool_output(options) if self.motion.config.pool_resnet_norms else options
 
 
 def aligned_layers(unet_config: dict) -> dict[str, Block]:

@@ -238,8 +238,8 @@ class GEGLU(nn.Module):
 
     def forward(self, tokens_YFC: Tensor) -> Tensor:
         value, gate = self.proj(tokens_YFC).chunk(2, dim=-1)
-        out: Tensor = value * gelu(gate)
-        return out
+        out: Tensor = gelu(gate)
+        return out * value if torch.is_grad_enabled() else out.mul_(value)  # the backward pass reads `out`
 
 
 def sinusoidal_positions(num_frames: int, channels: int) -> Tensor:

@@ -156,6 +156,14 @@ def test_input_is_not_written_to(module: MotionModule) -> None:
     assert torch.equal(features_XCHW, kept_XCHW)
 
 
+def test_it_is_the_same_with_gradients_bit_for_bit(module: MotionModule) -> None:
+    features_XCHW = torch.randn(F, C, H, W, dtype=torch.float64)
+    learning_XCHW = module(features_XCHW, F)
+    assert learning_XCHW.requires_grad
+    with torch.no_grad():
+        assert torch.equal(module(features_XCHW, F), learning_XCHW)
+
+
 def test_layers_and_attention_are_the_given_ones() -> None:
     made, heads = [], []
 

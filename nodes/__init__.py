@@ -3,6 +3,7 @@
 from comfy_api.latest import ComfyExtension, io
 
 from ..flash_modules.backends.comfy.folders import register_folders
+from .compare import CompareVideos
 from .decode import DetailDecode
 from .flexiact import CogVideoXImageToVideo, CogVideoXSampler, LoadCogVideoX, TransferAction
 from .load import LoadAction, LoadDetailDecoder, LoadMotionModule
@@ -27,6 +28,7 @@ NODES: list[type[io.ComfyNode]] = [
     TransferAction,
     CogVideoXImageToVideo,
     CogVideoXSampler,
+    CompareVideos,
 ]
 
 

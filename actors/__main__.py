@@ -13,7 +13,7 @@ from flash_modules.files.video_files import SUFFIXES
 
 from .base import pretrain
 from .judge import reader_training
-from .studies import ablation, channels, demo, details, page, redrawn, thumbnails, transfer
+from .studies import ablation, agreement, channels, demo, details, page, redrawn, thumbnails, transfer
 from .studies.learning import write_clip
 from .world.actions import ACTIONS, EXTRA_MOTIONS
 from .world.clips import make_clip, make_cut_clip
@@ -83,6 +83,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     channels.add_arguments(
         commands.add_parser("channels", help="measure whether aligned channels move or answer to noise")
+    )
+    agreement.add_arguments(
+        commands.add_parser("agreement", help="measure which scores of `evaluate` agree with the judge")
     )
     details.add_arguments(commands.add_parser("details", help="measure what a detail decoder brings back"))
     redrawn.add_arguments(commands.add_parser("redrawn", help="measure true videos, drawn again"))

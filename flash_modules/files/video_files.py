@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 import av
 import torch
@@ -144,15 +145,11 @@ def _write_animation(path: Path, pictures: Iterator[Image.Image], fps: int, orig
     if path.suffix.lower() == ".gif":
         pictures = _in_hundredths(pictures, fps / step)
         first = next(pictures)
-        first.save(
-            path,
-            save_all=True,
-            append_images=pictures,
-            loop=0,
-            **({"comment": origin.comment} if origin else {}),
-        )
+        told: dict[str, Any] = {"comment": origin.comment} if origin else {}
+        first.save(path, save_all=True, append_images=pictures, loop=0, **told)
     else:
         first = next(pictures)
+        told = {"xmp": origin.xmp()} if origin else {}
         first.save(
             path,
             save_all=True,
@@ -160,7 +157,7 @@ def _write_animation(path: Path, pictures: Iterator[Image.Image], fps: int, orig
             duration=1000 * step / fps,
             loop=0,
             quality=90,
-            **({"xmp": origin.xmp()} if origin else {}),
+            **told,
         )
 
 

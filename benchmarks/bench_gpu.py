@@ -15,37 +15,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from .gpu_page import page
-from .gpu_run import Record, read_records
+from .gpu_run import PARTS, Part, Record, read_records
 
 ROOT = Path(__file__).resolve().parents[1]
 LEAST = 15
 """Seconds: with less left nothing is begun."""
 MESSAGE = 2000
 """Letters of a failed part's output that are kept, from its end."""
-
-
-@dataclass(frozen=True)
-class Part:
-    name: str
-    limit: float
-    """Seconds."""
-
-
-PARTS = (
-    Part("correctness", 75),
-    Part("generation", 90),
-    Part("training 512", 75),
-    Part("profile of training 512", 60),
-    Part("ComfyUI", 120),
-    Part("training 384", 60),
-    Part("training 256", 50),
-    Part("details", 60),
-    Part("compiled", 240),
-)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -93,7 +72,7 @@ class Results:
 
     def write_page(self) -> Path:
         path = self.folder / "speed.md"
-        path.write_text(page(self.records(), [part.name for part in PARTS], self.command))
+        path.write_text(page(self.records()))
         return path
 
 
@@ -112,7 +91,7 @@ def run_parts(
         start = time.monotonic()
         ended, message = run_part(command(part), min(part.limit, left))
         seconds = time.monotonic() - start
-        results.add(part, ended=ended, took=round(seconds, 1), message=message)
+        results.add(part, ended=ended, took=round(seconds, 1), message=message, command=results.command)
         results.write_page()
         print(f"{part.name}: {ended} after {seconds:.0f} s {message}".rstrip(), flush=True)
 

@@ -1,8 +1,13 @@
-"""The page of `make bench-gpu`: tables of what was measured, and what was not."""
+"""The page of `make bench-gpu`: tables of what was measured, and what was not.
 
+From results that were kept: `python -m benchmarks.gpu_page docs/speed.jsonl docs/speed.md`.
+"""
+
+import sys
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
-from .gpu_run import Record, key
+from .gpu_run import PARTS, Record, key, read_records
 
 NOT_MEASURED = "not measured"
 GIB, TERA = 2**30, 1e12
@@ -25,11 +30,18 @@ NOTES = (
 )
 
 
-def page(records: Sequence[Record], parts: Iterable[str], command: str) -> str:
+def main() -> None:
+    results, target = map(Path, sys.argv[1:])
+    target.write_text(page(read_records(results)))
+
+
+def page(records: Sequence[Record]) -> str:
     """The whole page, Markdown. Parts without a row say that they were never measured."""
-    lines = ["# Speed on a GPU", "", f"Made by `{command}`; rows that were never measured say so.", ""]
+    commands = dict.fromkeys(f"`{record['command']}`" for record in records if "command" in record)
+    made = f"Made by {' and '.join(commands)}; rows" if commands else "Rows"
+    lines = ["# Speed on a GPU", "", f"{made} that were never measured say so.", ""]
     lines += [f"- {host}" for host in dict.fromkeys(map(describe, records)) if host]
-    for part in parts:
+    for part in (part.name for part in PARTS):
         lines += ["", f"## {part[0].upper()}{part[1:]}", ""]
         lines += [ABOUT[part], ""] if part in ABOUT else []
         lines += section([record for record in records if record["part"] == part])
@@ -124,3 +136,7 @@ def short(row: Record) -> str:
     """The first line of why a row failed."""
     lines = str(row.get("error", "")).strip().splitlines() or [""]
     return lines[0].replace("|", "/")[:200]
+
+
+if __name__ == "__main__":
+    main()

@@ -6,9 +6,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+
+@dataclass(frozen=True)
+class Part:
+    name: str
+    limit: float
+    """Seconds."""
+
+
+PARTS = (
+    Part("correctness", 75),
+    Part("generation", 90),
+    Part("training 512", 75),
+    Part("profile of training 512", 60),
+    Part("ComfyUI", 120),
+    Part("training 384", 60),
+    Part("training 256", 50),
+    Part("details", 60),
+    Part("compiled", 240),
+)
+
 Record = dict[str, Any]
 """A line of results.jsonl. It tells the `host`, the `planned` rows, or a row by its name with what was
-measured or `error`; or how a part `ended`."""
+measured or `error`; or how a part `ended`, and of which command."""
 
 Key = tuple[object, ...]
 

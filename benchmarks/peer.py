@@ -41,10 +41,9 @@ def _run(node: str, **inputs: object) -> Any:
 
 
 def _file(motion: MotionModel) -> dict[str, torch.Tensor]:
-    """Tensors as AnimateDiff's files have them, with a table of positions for each attention."""
+    """Tensors as AnimateDiff's files have them: fp16, with a table of positions for each attention."""
     tensors = dict(motion.state_dict())
     for name, module in motion.named_modules():
         if hasattr(module, "positions_FC"):
-            positions_FC = sinusoidal_positions(*module.positions_FC.shape)
-            tensors[f"{name}.pos_encoder.pe"] = positions_FC[None].to(next(module.parameters()).dtype)
-    return {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+            tensors[f"{name}.pos_encoder.pe"] = sinusoidal_positions(*module.positions_FC.shape)[None]
+    return {name: tensor.to("cpu", torch.float16).contiguous() for name, tensor in tensors.items()}

@@ -90,9 +90,11 @@ def bare_model(load: Load) -> ModelPatcher:
 def load_motion(load: Load) -> LoadedMotion:
     """Random weights as files have them, in fp16."""
     weights = measure.hollow_motion(replace(load, dtype=torch.float16))
-    weights.tensors.update({name: tensor.clone() for name, tensor in weights.tensors.items()})
     motion = hand_over(lambda: weights)
-    measure.randomise(motion.patcher.model.to(load.device), seed=1).to(motion.patcher.offload_device)
+    net = motion.patcher.model.to(load.device)
+    for weight in net.parameters():
+        weight.data = weight.data.contiguous()  # hollow no longer
+    measure.randomise(net, seed=1).to(motion.patcher.offload_device)
     return motion
 
 

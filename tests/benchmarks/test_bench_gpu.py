@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks import gpu_parts
-from benchmarks.bench_gpu import PARTS, Part, Results, process, run_part, run_parts
+from benchmarks.bench_gpu import Results, process, run_part, run_parts
 from benchmarks.gpu_page import page
+from benchmarks.gpu_run import PARTS, Part, read_records
 
 ROW = {"row": "a step", "dtype": "float16", "video": "2 x 8x8", "seconds": 0.5, "flops": 10**12}
 
@@ -89,9 +90,11 @@ def test_the_page_has_all_rows_and_says_what_was_not_measured() -> None:
     }
     check = {"part": "correctness", "row": "net: fp32", "difference": 1.26e-6}
     host = {"part": "generation", "host": {"card": "a card", "torch": "2.0"}}
+    ended = {"part": "generation", "ended": "done", "command": "a command"}
     older = {"part": "generation", **ROW, "seconds": 9.0}
-    records = [host, plan, older, {"part": "generation", **ROW}, broken, check]
-    lines = page(records, ["correctness", "generation", "details", "compiled"], "a command").splitlines()
+    records = [host, plan, older, {"part": "generation", **ROW}, broken, check, ended]
+    lines = page(records).splitlines()
+    assert "Made by `a command`; rows that were never measured say so." in lines
     assert "- a card, torch 2.0" in lines
     assert "| a step | float16 | 2 x 8x8 | 0.500 | 1 | 2 |  |  |" in lines
     assert "| another | float16 | 2 x 8x8 | not measured |  |  |  |  |" in lines
@@ -119,6 +122,11 @@ def test_rows_that_were_measured_are_not_measured_again(tmp_path: Path) -> None:
         "plain decode",
         "with details",
     ]
+
+
+def test_the_page_in_docs_is_what_the_kept_results_say() -> None:
+    docs = Path(__file__).resolve().parents[2] / "docs"
+    assert page(read_records(docs / "speed.jsonl")) == (docs / "speed.md").read_text()
 
 
 def test_a_command_that_cannot_start_says_why() -> None:

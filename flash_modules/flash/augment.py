@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from einops import rearrange
@@ -103,6 +103,25 @@ def draw_augmentation(config: AugmentConfig, generator: torch.Generator) -> Augm
 def kernel_at(kernel: int, size: int, of: int = 512) -> int:
     """The odd kernel that blurs a picture of that size as `kernel` blurs one of size `of`; 1 is no blur."""
     return max(1, 2 * round((kernel * size / of - 1) / 2) + 1)
+
+
+def strange_hues(config: AugmentConfig) -> tuple[float, float]:
+    """The hues, as parts of the circle, both ways, of looks that training never draws: for an exam."""
+    if config.hue >= 0.5:
+        raise ValueError(
+            f"With a `hue` of {config.hue} every colour is trained on, and none is left for an exam: set it "
+            "below 0.5, or take no exam."
+        )
+    return (config.hue + 0.5) / 2, 0.5
+
+
+def strange_look(drawn: Augmentation, config: AugmentConfig, generator: torch.Generator) -> Augmentation:
+    """The same but for the hue, which is one of `strange_hues`."""
+    least, most = strange_hues(config)
+    share, sign = torch.rand(2, generator=generator, dtype=torch.float64).tolist()
+    turn = (least + (most - least) * share) * (1 if sign < 0.5 else -1)
+    colours = ((name, turn if name == "hue" else amount) for name, amount in drawn.colours)
+    return replace(drawn, colours=tuple(colours))
 
 
 def augmented_pair(video_FCHW: Tensor, size: int, drawn: Augmentation) -> tuple[Tensor, Tensor]:

@@ -2,8 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, closing, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from ..files.tensor_file import some
+from .exam import Exam, ExamRecord, Marks
+from .losses import Diverged as Diverged  # raised here
 from .losses import LossTable
 from .run_folder import Checkpoint, Progress, RunFolder
 
@@ -117,10 +119,6 @@ class LoopConfig:
         return {name: getattr(self, name) for name in names}
 
 
-class Diverged(ValueError):
-    """The loss or a gradient is no number any more."""
-
-
 def train(
     run: RunFolder,
     weights: Mapping[str, nn.Parameter],
@@ -130,7 +128,9 @@ def train(
     processes: Processes | None = None,
     stopped: Callable[[], bool] = lambda: False,
     shield: Shield = nullcontext,
+    exam: Exam | None = None,
     on_step: Callable[[Progress], object] = lambda progress: None,
+    on_marks: Callable[[Marks], object] = lambda marks: None,
     on_note: Callable[[str], object] = lambda note: None,
 ) -> Progress:
     """Train the weights (fp32) until the last step, a stop file, or `stopped`, asked after each step.
@@ -144,18 +144,23 @@ def train(
     over what must not be broken off: the change of the weights, and the writing. Two cases leave the
     checkpoint before: an error while the optimizer changes the weights, and Diverged, which is raised if the
     loss is NaN or infinite.
+
+    The first process takes the exam, if there is one, where it is due; one that was broken off is taken when
+    the run goes on.
     """
     processes = processes or SingleProcess()
     with run.held() if processes.index == 0 else nullcontext():
-        session = _Session(run, weights, micro_batch_loss, config, processes, shield)
+        session = _Session(run, weights, micro_batch_loss, config, processes, shield, exam, on_marks)
         for note in session.resume():
             on_note(note)
         if processes.index == 0:
             run.stop_file.unlink(missing_ok=True)
-        with closing(session.open_table()):
+        with session.tables():
             try:
+                session.examine()
                 while session.progress.step < config.steps:
                     session.step()
+                    session.examine()
                     on_step(session.progress)
                     if processes.any(stopped() or run.stop_file.exists()):
                         break
@@ -181,9 +186,12 @@ class _Session:
         config: LoopConfig,
         processes: Processes,
         shield: Shield,
+        exam: Exam | None,
+        on_marks: Callable[[Marks], object],
     ) -> None:
         self.run, self.weights, self.micro_batch_loss = run, dict(weights), micro_batch_loss
         self.config, self.processes, self.shield = config, processes, shield
+        self.exam, self.on_marks = exam, on_marks
         self.optimizer = torch.optim.AdamW(
             self.weights.values(),
             lr=config.learning_rate,
@@ -197,6 +205,7 @@ class _Session:
         self._saved = Progress(step=-1)
         self._start = time.monotonic()
         self._table: LossTable
+        self._exams: ExamRecord | None = None
 
     def resume(self) -> list[str]:
         """Go on from the newest checkpoint, if there is one; the result is what the user should know."""
@@ -208,12 +217,23 @@ class _Session:
         self._start = time.monotonic() - self.progress.seconds
         return [*notes, f"Going on from step {self.progress.step}."]
 
-    def open_table(self) -> LossTable:
-        """This process's table of losses, to which each step adds its row."""
-        index = self.processes.index
+    @contextmanager
+    def tables(self) -> Iterator[None]:
+        """Holds open this process's table of losses, to which each step adds its row, and that of exams."""
+        index, step = self.processes.index, self.progress.step
         table_file = self.run.path / (f"loss-{index}.csv" if index else "loss.csv")
-        self._table = LossTable(table_file, self.progress.step)
-        return self._table
+        with ExitStack() as opened:
+            self._table = opened.enter_context(closing(LossTable(table_file, step)))
+            if self.exam is not None and index == 0:
+                record = ExamRecord(self.exam, self.run.path, step, self.config.steps)
+                self._exams = opened.enter_context(closing(record))
+            yield
+
+    def examine(self) -> None:
+        """Take the exam if it is due after this step, and was not taken."""
+        marks = self._exams and self._exams.take_if_due(self.progress.step, self.progress.seconds)
+        if marks:
+            self.on_marks(marks)
 
     def step(self) -> None:
         """One step of the optimizer; its loss, the mean over all micro-batches, goes into the table."""

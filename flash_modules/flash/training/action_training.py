@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Generic, Literal, Protocol, TypeVar, get_args
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from einops import rearrange
@@ -14,42 +14,22 @@ from torch import Tensor
 from ...animatediff.noise_schedule import Prediction
 from ...training.clips import Clip, clip_hashes
 from ...training.cost import Cost, counting
-from ...training.loop import LoopConfig, Processes, Shield, SingleProcess, train
+from ...training.exam import Marks
+from ...training.loop import Processes, Shield, SingleProcess, train
 from ...training.run_folder import Progress, RunFolder
-from ...training.sampling import SamplingConfig, seeded, take_frames
+from ...training.sampling import seeded, take_frames
 from ..adain import AdaINConfig
 from ..motion_alignment import VideoCall
 from ..sampling import SamplerConfig, sample_video
 from .action_loss import ActionLoss
-from .latent_pool import Encode, LatentPool, PoolConfig
+from .exam import ActionExam, Questions
+from .latent_pool import Encode, LatentPool
 from .loss import Predict
-from .method import MethodConfig
-from .method_settings import run_method_settings
-
-Checkpointing = Literal["none", "motion", "all"]
-CHECKPOINTING: tuple[Checkpointing, ...] = get_args(Checkpointing)
-"""What runs again in the backward pass, to save memory: nothing; the motion layers with the alignment; and
-the blocks of the base model too."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ActionTrainingConfig:
-    """Everything that a run consists of beside its clips and models."""
-
-    method: MethodConfig = field(default_factory=MethodConfig)
-    sampling: SamplingConfig = field(default_factory=SamplingConfig)
-    pool: PoolConfig = field(default_factory=PoolConfig)
-    loop: LoopConfig = field(default_factory=LoopConfig)
-    text_drop: float = 0.1
-    """Chance of the empty prompt in place of the caption: AnimateDiff's, for classifier-free guidance."""
-    seed: int = 0
-    checkpointing: Checkpointing = "none"
-    dtype: torch.dtype = torch.float32
-    """Of the computation and of the frozen weights; weights that learn are in fp32."""
-
-    def __post_init__(self) -> None:
-        if not 0.0 <= self.text_drop <= 1.0:
-            raise ValueError(f"`text_drop` is a chance between 0 and 1, but it is {self.text_drop}.")
+from .settings import CHECKPOINTING as CHECKPOINTING  # parts of a training, also for who looks for them here
+from .settings import ActionTrainingConfig as ActionTrainingConfig
+from .settings import Checkpointing as Checkpointing
+from .settings import kept_aside, parted
+from .settings import run_settings as run_settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +45,7 @@ class Learned:
     fps: float
     """Frames per second of what was taken of the clips."""
     clip_hashes: tuple[str, ...]
+    """Of the clips that were learned from."""
 
 
 class Host(Protocol):
@@ -128,20 +109,29 @@ AnyHost = TypeVar("AnyHost", bound=Host, covariant=True)
 class ActionTraining(Generic[AnyHost]):
     """A host and clips, ready for training."""
 
-    def __init__(self, host: AnyHost, clips: Sequence[Clip], config: ActionTrainingConfig) -> None:
+    def __init__(
+        self,
+        host: AnyHost,
+        clips: Sequence[Clip],
+        config: ActionTrainingConfig,
+        hashes: Sequence[str] | None = None,
+    ) -> None:
+        """`hashes` are those of the clips' files, where they are known already."""
         _check_size(host, config.method.augment.size)
-        self.host, self.clips, self.config = host, clips, config
+        self.host, self.config = host, config
+        self._all_clips, self._known_hashes = clips, hashes
+        self.clips, self.kept_aside = parted(clips, kept_aside(clips, config))
         self._text_embeds = {text: host.embed(text) for text in {"", *(clip.caption for clip in clips)}}
         self.before = {name: weight.detach().cpu().clone() for name, weight in host.weights.items()}
 
     def settings(self, micro_batches: int) -> dict[str, Any]:
         """What may not change while a run goes on; a step has so many micro-batches, in all processes."""
-        clips = list(zip(self.clips, self._hashes, strict=True))
+        clips = list(zip(self._all_clips, self._hashes, strict=True))
         return run_settings(clips, self.host.fingerprints, self.config, micro_batches)
 
     @cached_property
-    def _hashes(self) -> list[str]:
-        return clip_hashes(self.clips)
+    def _hashes(self) -> Sequence[str]:
+        return self._known_hashes or clip_hashes(self._all_clips)
 
     def run(
         self,
@@ -152,6 +142,7 @@ class ActionTraining(Generic[AnyHost]):
         shield: Shield = nullcontext,
         on_entry: Callable[[], object] = lambda: None,
         on_step: Callable[[Progress], object] = lambda progress: None,
+        on_marks: Callable[[Marks], object] = lambda marks: None,
         on_note: Callable[[str], object] = lambda note: None,
     ) -> Progress:
         """Train until the end or a stop, as `training.loop.train`; `on_entry` counts what is encoded."""
@@ -168,9 +159,36 @@ class ActionTraining(Generic[AnyHost]):
                 processes=processes,
                 stopped=stopped,
                 shield=shield,
+                exam=self.exam(),
                 on_step=on_step,
+                on_marks=on_marks,
                 on_note=on_note,
             )
+
+    def exam(self) -> ActionExam | None:
+        """The run's exam, if it takes one."""
+        config = self.config
+        if config.exam is None:
+            return None
+        questions = Questions(
+            clips=self.clips,
+            kept_aside=self.kept_aside,
+            least=config.exam.videos,
+            sampling=config.sampling,
+            augment=config.method.augment,
+            seed=config.seed,
+            encoder=self.host.encoder,
+        )
+        return ActionExam(
+            predict=self.host.predict,
+            prediction=self.host.prediction,
+            questions=questions,
+            timesteps=config.exam.timesteps,
+            text_embeds=self._text_embeds,
+            videos_of_a_step=(2 if config.method.twins else 1) * config.loop.accumulation,
+            seed=config.seed,
+            device=self.host.device,
+        )
 
     def _loss(self, pool: LatentPool) -> ActionLoss:
         return ActionLoss(
@@ -253,35 +271,12 @@ class ActionTraining(Generic[AnyHost]):
             steps=steps,
             prompts=tuple(dict.fromkeys(clip.caption for clip in self.clips)),
             fps=taken.fps,
-            clip_hashes=tuple(self._hashes),
+            clip_hashes=tuple(parted(self._hashes, kept_aside(self._all_clips, config))[0]),
         )
 
     def write(self, path: Path, steps: int, *, standalone: bool) -> None:
         """Write what was learned so far, in so many steps, as an action file."""
         self.host.write(path, self.learned(steps), standalone=standalone)
-
-
-def run_settings(
-    clips: Sequence[tuple[Clip, str]],
-    fingerprints: Mapping[str, str],
-    config: ActionTrainingConfig,
-    micro_batches: int,
-) -> dict[str, Any]:
-    """`ActionTraining.settings` of clips with their hashes and of a host's fingerprints."""
-    return {
-        "clips": [
-            {"action": clip.action, "caption": clip.caption, "sha256": sha256} for clip, sha256 in clips
-        ],
-        **fingerprints,
-        "method": run_method_settings(config.method),
-        "sampling": asdict(config.sampling),
-        "pool": {"per_clip": config.pool.per_clip, "renew_steps": config.pool.renew_micro_batches},
-        "text_drop": config.text_drop,
-        **config.loop.settings,
-        "parts_of_a_step": micro_batches,
-        "seed": config.seed,
-        "dtype": str(config.dtype).removeprefix("torch."),
-    }
 
 
 def count_cost(

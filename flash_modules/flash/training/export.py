@@ -95,6 +95,7 @@ def action_header(learned: Learned, prediction: Prediction) -> dict[str, str]:
         "code_version": code_version(),
     }
     return {
+        **({"flash.started_from": json.dumps(vars(config.start))} if config.start else {}),
         **action_card(),
         "modelspec.date": date.today().isoformat(),
         "modelspec.resolution": f"{size}x{size}",

@@ -103,8 +103,28 @@ def denoising_losses(
 ) -> Tensor:
     """Mean squared errors (V, P) of what is predicted of P clips: row 0 originals, row 1 twins if any.
 
-    Latents and noise are [originals, twins] along the batch; a clip's videos share timestep and prompt.
-    Frame 0 counts in none of them: not in the paper, but in the sources that it follows (LAMP,
+    Arguments and sources are those of `squared_errors`.
+    """
+    errors_BGCHW = squared_errors(
+        predict, latents_BFCHW, noise_BFCHW, timestep_P, text_embeds_PMC, call, prediction=prediction
+    )
+    return rearrange(errors_BGCHW.mean(dim=(1, 2, 3, 4)), "(v p) -> v p", p=timestep_P.shape[0])
+
+
+def squared_errors(
+    predict: Predict,
+    latents_BFCHW: Tensor,
+    noise_BFCHW: Tensor,
+    timestep_P: Tensor,
+    text_embeds_PMC: Tensor,
+    call: VideoCall | None,
+    *,
+    prediction: Prediction,
+) -> Tensor:
+    """Squared errors (B, F - 1, C, H, W) of what is predicted of P clips, without those of frame 0.
+
+    Latents and noise are [originals, twins] along the batch; a clip's videos share timestep and prompt. That
+    frame 0 counts in none of them is not in the paper, but in the sources that it follows (LAMP,
     arXiv:2310.10769; ConsistI2V, arXiv:2402.04324).
     """
     videos = latents_BFCHW.shape[0] // timestep_P.shape[0]
@@ -113,8 +133,7 @@ def denoising_losses(
     noised_BFCHW = add_noise(latents_BFCHW, noise_BFCHW, timestep_B)
     found_BFCHW = predict(noised_BFCHW, timestep_B, text_embeds_BMC, call)
     target_BFCHW = target(latents_BFCHW, noise_BFCHW, timestep_B, prediction)
-    errors_BFCHW = (found_BFCHW - target_BFCHW)[:, 1:].square()
-    return rearrange(errors_BFCHW.mean(dim=(1, 2, 3, 4)), "(v p) -> v p", v=videos)
+    return (found_BFCHW - target_BFCHW)[:, 1:].square()
 
 
 def total_loss(losses_VP: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from ..backends.diffusers.sd15.load.captions import length_note, token_counter
 from ..files.video_files import write_picture
 from ..files.whole import check_place
 from ..flash.augment import AugmentConfig
+from ..flash.training.exam import draw_aside
 from ..flash.training.preview import preview_clips
 from ..training.clips import Clips, find_clips
 from ..training.sampling import SamplingConfig
@@ -102,12 +103,14 @@ def preview(args: argparse.Namespace) -> None:
     check_seed(args.seed)
     _check_sheet_path(args.out)
     count = token_counter(args.tokenizer) if args.tokenizer else None
+    clips = look_for_clips(args)
     sheet = preview_clips(
-        look_for_clips(args),
+        clips,
         sampling,
         augment,
         seed=args.seed,
         on_line=_say,
+        aside=draw_aside(clips.used, args.seed),
         caption_note=partial(length_note, count=count),
     )
     write_picture(args.out, sheet)

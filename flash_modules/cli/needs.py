@@ -1,13 +1,17 @@
 """What a run of training needs, and which settings need less."""
 
-import math
-import time
 from collections.abc import Iterator
 
-import torch
-
 from ..flash.training.action_training import ActionTraining, Host
-from ..flash.training.needs import check_fits, gib, memory_was_full, nearest_that_fits, training_memory
+from ..flash.training.needs import (
+    check_fits,
+    flops_per_second,
+    gib,
+    memory_was_full,
+    nearest_that_fits,
+    seconds_per_step,
+    training_memory,
+)
 from .device import free_memory
 
 
@@ -15,8 +19,8 @@ def needs(training: ActionTraining[Host]) -> Iterator[str]:
     """What a run takes: weights that learn, work, memory and time."""
     config, cost = training.config, training.cost()
     learning = sum(weight.numel() for weight in training.host.weights.values())
-    speed = _flops_per_second(training.host.device, config.dtype)
-    seconds = cost.flops * config.loop.accumulation / speed
+    speed = flops_per_second(training.host.device, config.dtype)
+    seconds = seconds_per_step(training, speed)
     size = config.method.augment.size
     yield f"{len(training.host.weights)} weight tensors learn, {learning / 1e6:.1f} million numbers."
     yield (
@@ -56,15 +60,3 @@ def _remedy(training: ActionTraining[Host], free: float) -> str:
     flags = [f"--size {near.size}"] if near.size != config.method.augment.size else []
     flags += [f"--checkpointing {near.checkpointing}"] if near.checkpointing != config.checkpointing else []
     return f"give `{' '.join(flags)}`, which needs about {gib(near.needed)}"
-
-
-def _flops_per_second(device: torch.device, dtype: torch.dtype) -> float:
-    """Half of what a matrix product reaches here, measured for a moment."""
-    size = 4096 if device.type == "cuda" else 768
-    matrix = torch.ones(size, size, device=device, dtype=dtype)
-    best = math.inf
-    for _ in range(4):
-        start = time.perf_counter()
-        float((matrix @ matrix)[0, 0])  # waits for the device
-        best = min(best, time.perf_counter() - start)
-    return size**3 / best

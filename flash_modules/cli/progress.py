@@ -17,6 +17,7 @@ from ..files.video_files import as_picture, write_picture, write_video
 from ..files.whole import NotWritten, telling_what_fails
 from ..flash.sampling import SamplerConfig
 from ..flash.training.action_training import ActionTraining, Host
+from ..training.exam import Marks
 from ..training.run_folder import Progress
 from .device import used_memory
 
@@ -36,6 +37,7 @@ class Bars:
             desc="Encoding clips", total=entries, unit="pair", leave=False, disable=silent or not entries
         )
         self._steps: tqdm | None = None
+        self._marks: dict[str, str] = {}
 
     def __enter__(self) -> "Bars":
         return self
@@ -59,8 +61,13 @@ class Bars:
                 disable=self._silent,
             )
         memory = used_memory(self._device) / 2**30
-        self._steps.set_postfix(loss=f"{progress.loss:.4f}", GiB=f"{memory:.1f}", refresh=False)
+        shown = {"loss": f"{progress.loss:.4f}", **self._marks, "GiB": f"{memory:.1f}"}
+        self._steps.set_postfix(shown, refresh=False)
         self._steps.update()
+
+    def marks(self, marks: Marks) -> None:
+        """Show the exam's error from now on."""
+        self._marks = {"exam": f"{marks.kept_aside:.4f}"}
 
 
 class Board:
@@ -69,7 +76,7 @@ class Board:
     def __init__(self, folder: Path) -> None:
         self._folder = folder / "tensorboard"
         self._writer: SummaryWriter | None = None
-        self._seconds = 0.0
+        self._seconds: float | None = None
         self._excepthook = threading.excepthook
 
     def __enter__(self) -> "Board":
@@ -94,13 +101,24 @@ class Board:
 
     def step(self, progress: Progress) -> None:
         with telling_what_fails(self._folder):
-            if self._writer is None:
-                self._writer = SummaryWriter(str(self._folder), purge_step=progress.step)
-            else:
-                seconds = progress.seconds - self._seconds
-                self._writer.add_scalar("seconds_per_step", seconds, progress.step)
+            writer = self._open(progress.step)
+            if self._seconds is not None:
+                writer.add_scalar("seconds_per_step", progress.seconds - self._seconds, progress.step)
             self._seconds = progress.seconds
-            self._writer.add_scalar("loss", progress.loss, progress.step)
+            writer.add_scalar("loss", progress.loss, progress.step)
+
+    def marks(self, marks: Marks) -> None:
+        """The exam's errors, and the gap between them."""
+        with telling_what_fails(self._folder):
+            writer = self._open(marks.step)
+            writer.add_scalar("exam/kept_aside", marks.kept_aside, marks.step)
+            writer.add_scalar("exam/learned_from", marks.learned_from, marks.step)
+            writer.add_scalar("exam/gap", marks.gap, marks.step)
+
+    def _open(self, step: int) -> SummaryWriter:
+        if self._writer is None:
+            self._writer = SummaryWriter(str(self._folder), purge_step=step)
+        return self._writer
 
 
 @dataclass(frozen=True)

@@ -120,6 +120,7 @@ def train_and_write(
     say: Say,
     *,
     bars: Bars,
+    board: Board,
     samples: Watcher,
     train: Callable[..., Progress],
     write: Callable[[Path, int], None],
@@ -133,7 +134,7 @@ def train_and_write(
     finish = partial(
         _write_result, run, steps=steps, say=say, write=write if processes.is_first else _nothing
     )
-    with bars, Board(run.path) as board, stop_signals() as stop:
+    with bars, board, stop_signals() as stop:
         watchers: tuple[Watcher, ...] = (bars, board, samples) if processes.is_first else (bars,)
 
         def on_step(progress: Progress) -> None:

@@ -1,7 +1,7 @@
 """`python -m flash_modules train`: learn an action from clips."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,8 +15,12 @@ from ..backends.diffusers.sd15 import find_base, load_base
 from ..backends.diffusers.sd15.load.captions import check_captions
 from ..backends.diffusers.sd15.train.action import DiffusersHost, action_training
 from ..files.video_files import fit_picture, read_picture
+from ..flash.action_file import Action, read_action
 from ..flash.training.action_training import CHECKPOINTING, ActionTraining, ActionTrainingConfig
+from ..flash.training.exam import ExamConfig
 from ..flash.training.latent_pool import PoolConfig
+from ..flash.training.start import begin_with, source_of
+from ..training.exam import Marks, begun_without_exam, read_marks, verdict
 from ..training.loop import LoopConfig
 from ..training.run_folder import SETTINGS, Progress, RunFolder, check_run_name
 from .clips import add_clip_arguments, captions, check_seed, look_for_clips, sampling_config
@@ -24,7 +28,7 @@ from .device import find_device
 from .method import add_method_arguments, chosen_method
 from .needs import check_memory, needs, out_of_memory
 from .processes import AcceleratedProcesses
-from .progress import Bars, Samples
+from .progress import Bars, Board, Samples
 from .run import (
     Say,
     add_run_arguments,
@@ -52,6 +56,7 @@ def add_train(parser: argparse.ArgumentParser) -> None:
     )
     models.add_argument("--tokenizer", type=Path, help="its folder, for a checkpoint file")
     models.add_argument("--motion", type=Path, required=True, help="AnimateDiff motion module (v3 is best)")
+    models.add_argument("--from-action", type=Path, metavar="FILE", help="an action to begin with")
     add_clip_arguments(parser)
     add_method_arguments(parser.add_argument_group("method"))
     _add_run(parser.add_argument_group("run"))
@@ -69,6 +74,12 @@ def _add_run(group: Any) -> None:
         choices=CHECKPOINTING,
         default="none",
         help="what is computed twice to save memory (default %(default)s)",
+    )
+    group.add_argument(
+        "--no-exam",
+        action="store_true",
+        help="keep no clip aside (else one of six, of an action with 6 or more), and do not ask on the way "
+        "how well it does on what it never saw",
     )
     group.add_argument(
         "--standalone", action="store_true", help="write a whole motion module with the action"
@@ -93,18 +104,19 @@ def train_action(args: argparse.Namespace) -> None:
     files = find_base(args.base, args.tokenizer)
     image_1HWC = fit_picture(read_picture(args.image), (size, size)) if args.image else None
     motion = read_motion(args.motion)
+    action = read_action(args.from_action) if args.from_action else None
     processes = AcceleratedProcesses(find_device(args.device))
     say = tqdm.write if processes.is_first else silent
     clips = look_for_clips(args, silent=not processes.is_first)
     for line in listing(clips):
         say(line)
-    config = replace(config, dtype=find_dtype(args.dtype, processes.device))
+    start = source_of(action) if action else None
+    config = replace(config, dtype=find_dtype(args.dtype, processes.device), start=start)
     base = load_base(files)
     check_captions(base, captions(clips))
-    for path, note in ((args.motion, motion.note), (args.base, base.note)):
-        if note:
-            say(f"{path.name}: {note}")
     training = action_training(base, args.base.stem, motion, clips.used, config, processes.device)
+    for note in _notes(training, {args.motion: motion.note, args.base: base.note}, action):
+        say(note)
     if args.dry_run:
         for line in needs(training):
             say(line)
@@ -112,6 +124,20 @@ def train_action(args: argparse.Namespace) -> None:
         check_memory(training)
     if not args.dry_run:
         _train(args, training, image_1HWC, processes, say)
+
+
+def _notes(
+    training: ActionTraining[DiffusersHost], files: Mapping[Path, str], action: Action | None
+) -> Iterator[str]:
+    """What the user should know of the files and clips; the training begins with the action, if any."""
+    if action:
+        yield from begin_with(training, action)
+    for path, note in files.items():
+        if note:
+            yield f"{path.name}: {note}"
+    if training.kept_aside:
+        names = ", ".join(clip.path.name for clip in training.kept_aside)
+        yield f"Kept aside for the exam: {names}"
 
 
 def _train(
@@ -125,6 +151,7 @@ def _train(
     with open_run(args, settings, processes) as run:
         prompt = args.sample_prompt or training.clips[0].caption
         samples = Samples(training, run.path, image_1HWC, prompt, args.seed, args.sample_steps)
+        board = Board(run.path)
         bars = Bars(
             training.host.device,
             steps=training.config.loop.steps,
@@ -137,16 +164,20 @@ def _train(
             processes,
             say,
             bars=bars,
+            board=board,
             samples=samples,
-            train=partial(_learn, training, bars),
+            train=partial(_learn, training, bars, board),
             write=partial(training.write, standalone=args.standalone),
             memory_is_full=partial(out_of_memory, training),
         )
+        for line in verdict(read_marks(run.path)):
+            say(line)
 
 
 def _learn(
     training: ActionTraining[DiffusersHost],
     bars: Bars,
+    board: Board,
     run: RunFolder,
     *,
     stopped: Callable[[], bool],
@@ -157,7 +188,11 @@ def _learn(
         if stopped():  # nothing of this sitting is learned yet
             raise KeyboardInterrupt
 
-    return training.run(run, stopped=stopped, on_entry=on_entry, **more)
+    def on_marks(marks: Marks) -> None:
+        bars.marks(marks)
+        board.marks(marks)
+
+    return training.run(run, stopped=stopped, on_entry=on_entry, on_marks=on_marks, **more)
 
 
 def _config(args: argparse.Namespace, size: int) -> ActionTrainingConfig:
@@ -166,6 +201,7 @@ def _config(args: argparse.Namespace, size: int) -> ActionTrainingConfig:
         sampling=sampling_config(args),
         pool=PoolConfig(per_clip=args.pool),
         loop=loop_config(args),
+        exam=None if args.no_exam or begun_without_exam(args.runs / args.out / SETTINGS) else ExamConfig(),
         text_drop=args.text_drop,
         seed=args.seed,
         checkpointing=args.checkpointing,

@@ -12,7 +12,7 @@ from ..training.run_folder import check_run_name
 from .clips import add_clip_arguments, check_seed, look_for_clips, sampling_config
 from .device import find_device
 from .processes import AcceleratedProcesses
-from .progress import Bars, SamplePictures
+from .progress import Bars, Board, SamplePictures
 from .run import (
     Say,
     add_run_arguments,
@@ -104,6 +104,7 @@ def _train(
             processes,
             say,
             bars=bars,
+            board=Board(run.path),
             samples=pictures,
             train=training.run,
             write=training.write,

@@ -10,6 +10,7 @@ from PIL import Image
 
 from flash_pack.flash_modules import cli
 from flash_pack.flash_modules.flash.training import preview as preview_file
+from flash_pack.flash_modules.flash.training.exam import draw_aside
 from flash_pack.flash_modules.training.clips import find_clips
 from flash_pack.flash_modules.training.sampling import SamplingConfig, seeded, take_frames
 from flash_pack.tests.backends.command_line import run_command
@@ -67,12 +68,12 @@ def test_lines_and_picture_tell_what_is_taken(
     starts = [take_frames(clip, config, seeded(0, "preview", i)).indices[0] for i, clip in enumerate(found)]
     ends = [start + 16 for start in starts]
     assert capsys.readouterr().out.splitlines() == [
-        f"high_jump/a.mp4   64x48, 20 frames, 0.8 s, 25 fps -> frames {starts[0]} to {ends[0]} at 6.25 fps: "
-        "'high jump'",
-        f"high_jump/bb.mp4  64x48, 20 frames, 0.8 s, 25 fps -> frames {starts[1]} to {ends[1]} at 6.25 fps: "
-        "'a boy jumps'",
-        f"run/a.mp4         64x48, 20 frames, 0.8 s, 25 fps -> frames {starts[2]} to {ends[2]} at 6.25 fps: "
-        "'run'",
+        f"high_jump/a.mp4   64x48, 20 frames, 0.8 s, 25 fps -> frames {starts[0]} to {ends[0]} at 6.25 fps, "
+        "0.7 s: 'high jump'",
+        f"high_jump/bb.mp4  64x48, 20 frames, 0.8 s, 25 fps -> frames {starts[1]} to {ends[1]} at 6.25 fps, "
+        "0.7 s: 'a boy jumps'",
+        f"run/a.mp4         64x48, 20 frames, 0.8 s, 25 fps -> frames {starts[2]} to {ends[2]} at 6.25 fps, "
+        "0.7 s: 'run'",
         "high_jump/c.mp4   skipped: the file is empty (0 bytes)",
         "3 of 4 clips used: 'high jump' 2, 'run' 1.",
         f"Wrote {tmp_path / 'sheet.png'}",
@@ -171,10 +172,10 @@ def test_arguments_reach_the_sampling(
     write_clip(tmp_path / "run" / "a.mp4")
     assert preview("jump", "run", stride=2, prompt=["a man jumps", "a man runs"]) == 0
     said = capsys.readouterr().out
-    assert "at 12.5 fps: 'a man jumps'" in said
-    assert "at 12.5 fps: 'a man runs'" in said
+    assert "at 12.5 fps, 0.4 s: 'a man jumps'" in said
+    assert "at 12.5 fps, 0.4 s: 'a man runs'" in said
     assert preview("jump", sampling="whole", stride=2) == 0
-    assert "frames 0 to 19 at 5.26 fps: 'jump'" in capsys.readouterr().out
+    assert "frames 0 to 19 at 5.26 fps, 0.8 s: 'jump'" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -217,3 +218,16 @@ def test_folder_without_a_clip_that_can_be_used_is_an_error(
     said = capsys.readouterr().err
     assert "jump can be used:\n  a.mp4: the file is empty (0 bytes)" in said
     assert not (tmp_path / "sheet.png").exists()
+
+
+def test_lines_say_which_clip_is_kept_aside(
+    preview: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(6):
+        write_clip(tmp_path / "jump" / f"{number}.mp4")
+    assert preview("jump") == 0
+    lines = capsys.readouterr().out.splitlines()
+    (kept,) = draw_aside(find_clips([tmp_path / "jump"]).used, seed=0)
+    said = [i for i, line in enumerate(lines) if "kept aside for the exam" in line]
+    assert len(said) == 1
+    assert lines[said[0] - 1].startswith(f"jump/{kept}.mp4")

@@ -1,7 +1,11 @@
-"""The memory that training an action takes, and the settings that need less."""
+"""The memory and the time that training an action takes, and the settings that need less."""
 
+import math
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+
+import torch
 
 from .action_training import CHECKPOINTING, ActionTraining, Checkpointing, Host
 from .method import PRESETS
@@ -71,3 +75,20 @@ def memory_was_full(training: ActionTraining[Host], remedy: Remedy) -> str:
 def gib(num_bytes: float) -> str:
     """Bytes in words."""
     return f"{num_bytes / 2**30:.1f} GiB"
+
+
+def seconds_per_step(training: ActionTraining[Host], speed: float) -> float:
+    """Time of a step at so many multiplications and additions a second."""
+    return training.cost().flops * training.config.loop.accumulation / speed
+
+
+def flops_per_second(device: torch.device, dtype: torch.dtype) -> float:
+    """Half of what a matrix product reaches here, measured for a moment: what a step may reach."""
+    size = 4096 if device.type == "cuda" else 768
+    matrix = torch.ones(size, size, device=device, dtype=dtype)
+    best = math.inf
+    for _ in range(4):
+        start = time.perf_counter()
+        float((matrix @ matrix)[0, 0])  # waits for the device
+        best = min(best, time.perf_counter() - start)
+    return size**3 / best

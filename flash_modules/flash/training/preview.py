@@ -1,7 +1,7 @@
 """What training will see: a line for each clip, and a picture of original and augmented frames."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,12 +46,13 @@ def preview_clips(
     *,
     seed: int,
     on_line: Callable[[str], None],
+    aside: Collection[int] = (),
     caption_note: Callable[[str], str | None] = lambda caption: None,
 ) -> Image.Image:
     """Say in lines what is taken of every clip, and draw some with their twins.
 
-    Frames and augmentation are one draw of the many that training makes. `caption_note` says what is wrong
-    with a caption, if anything is.
+    Frames and augmentation are one draw of the many that training makes. `aside` are the indices of clips
+    that it keeps aside; `caption_note` says what is wrong with a caption, if anything is.
     """
     shown = _shown(clips.used)
     paths = [one.path for one in clips.used]
@@ -61,6 +62,8 @@ def preview_clips(
     for index, clip in enumerate(clips.used):
         seen.append(_look(clip, sampling, augment, seeded(seed, "preview", index), index in shown))
         on_line(f"{_name(clip.path):{width}}  {_taken_line(seen[-1])}")
+        if index in aside:
+            on_line(f"{'':{width}}  kept aside for the exam: no step learns from it")
         for note in (*seen[-1].notes, *_caption_notes(clip, caption_note)):
             on_line(f"{'':{width}}  ! {note}")
     for one in clips.skipped:
@@ -127,9 +130,11 @@ def _taken_line(seen: _Seen) -> str:
     turned = f", turned by {clip.rotation} degrees" if clip.rotation else ""
     turned += ", mirrored" if clip.footage.mirrored else ""
     first, last = taken.indices[0], taken.indices[-1]
+    lasts = (len(taken.indices) - 1) / taken.fps + 1 / clip.fps
     return (
         f"{clip.size[0]}x{clip.size[1]}{turned}, {clip.num_frames} frames, {clip.duration:.1f} s, "
-        f"{clip.fps:.3g} fps -> frames {first} to {last} at {taken.fps:.3g} fps: '{clip.caption}'"
+        f"{clip.fps:.3g} fps -> frames {first} to {last} at {taken.fps:.3g} fps, "
+        f"{lasts:.1f} s: '{clip.caption}'"
     )
 
 

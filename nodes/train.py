@@ -8,9 +8,10 @@ from ..flash_modules.backends.comfy.folders import (
     clip_folder_state,
     clip_folders,
 )
-from ..flash_modules.backends.comfy.sd15.train.learn import Lesson, learn_action, lesson_state
+from ..flash_modules.backends.comfy.sd15.train.learn import learn_action, lesson_state
 from ..flash_modules.backends.comfy.sd15.train.options import DTYPE_NAMES, TrainingOptions
-from ..flash_modules.backends.comfy.sd15.train.preview import preview_folder
+from ..flash_modules.backends.comfy.sd15.train.plan import Lesson
+from ..flash_modules.backends.comfy.sd15.train.preview import preview
 from ..flash_modules.flash.training.action_training import CHECKPOINTING
 from ..flash_modules.flash.training.method import PRESETS, TRAINABLE
 from ..flash_modules.training.loop import LoopConfig
@@ -41,8 +42,27 @@ def _clips_inputs() -> list[io.Input]:
     ]
 
 
-def _options_input() -> io.Input:
-    return Training.Input("options", optional=True, tooltip="From Training Options, for other settings.")
+def _more_clips_inputs() -> list[io.Input]:
+    return [
+        Training.Input("options", optional=True, tooltip="From Training Options, for other settings."),
+        io.Video.Input(
+            "videos",
+            optional=True,
+            tooltip="Clips of other nodes, Load Video-Text for example: they take the place of the folder's.",
+        ),
+        io.String.Input(
+            "texts",
+            optional=True,
+            force_input=True,
+            tooltip="What is seen in each of the videos; an empty one stands for the prompt.",
+        ),
+    ]
+
+
+def _unlisted(inputs: dict[str, list]) -> dict[str, object]:
+    """Inputs of a node that takes lists, as they are: only the clips are many."""
+    many = ("videos", "texts")
+    return {name: values if name in many else values[0] for name, values in inputs.items()}
 
 
 class PreviewClips(io.ComfyNode):
@@ -56,7 +76,8 @@ class PreviewClips(io.ComfyNode):
             "augmented twin below it, and why other clips are left out.",
             search_aliases=["dataset", "clips", "training data", "check videos"],
             is_output_node=True,
-            inputs=[*_clips_inputs(), _options_input()],
+            is_input_list=True,
+            inputs=[*_clips_inputs(), *_more_clips_inputs()],
             outputs=[
                 io.Image.Output(display_name="sheet", tooltip="Frames of the clips above their twins."),
                 io.String.Output(display_name="report", tooltip="A line for each clip, and what to mend."),
@@ -64,16 +85,16 @@ class PreviewClips(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, clips: str) -> bool | str:
-        return check_clip_folder(clips)
+    def validate_inputs(cls, clips: list[str], videos=()) -> bool | str:
+        return True if videos else check_clip_folder(clips[0])
 
     @classmethod
-    def fingerprint_inputs(cls, clips: str, **_: object) -> str:
-        return clip_folder_state(clips)
+    def fingerprint_inputs(cls, clips: list[str], **_: object) -> str:
+        return clip_folder_state(clips[0])
 
     @classmethod
-    def execute(cls, clips: str, prompt: str, preset: str, options=None) -> io.NodeOutput:
-        sheet, report = preview_folder(clip_folder(clips), prompt, preset, options)
+    def execute(cls, clips: list[str], **wishes) -> io.NodeOutput:
+        sheet, report = preview(clip_folder(clips[0]), **_unlisted(wishes))
         return io.NodeOutput(sheet, report, ui=ui.PreviewImage(sheet, cls=cls))
 
 
@@ -88,6 +109,7 @@ class LearnAction(io.ComfyNode):
             "same run name goes on from there; a finished run gives its file at once.",
             search_aliases=["train", "training", "motion lora", "few-shot", "finetune", "human action"],
             is_output_node=True,
+            is_input_list=True,
             inputs=[
                 io.Model.Input(
                     "model",
@@ -115,7 +137,12 @@ class LearnAction(io.ComfyNode):
                     optional=True,
                     tooltip="A picture of yours that performs the action on the way.",
                 ),
-                _options_input(),
+                *_more_clips_inputs(),
+                Action.Input(
+                    "start",
+                    optional=True,
+                    tooltip="An action that was learned before, to begin with: from Load Action.",
+                ),
             ],
             outputs=[
                 Action.Output(
@@ -124,22 +151,31 @@ class LearnAction(io.ComfyNode):
                 io.LossMap.Output(display_name="losses", tooltip="For Plot Loss Graph."),
                 io.Image.Output(display_name="sample", tooltip="The latest video of your picture."),
                 io.String.Output(display_name="report", tooltip="What was learned from what."),
+                io.LossMap.Output(
+                    display_name="exam",
+                    tooltip="For Plot Loss Graph: how far it is off on clips or looks that it never saw.",
+                ),
             ],
         )
 
     @classmethod
-    def validate_inputs(cls, clips: str) -> bool | str:
-        return check_clip_folder(clips)
+    def validate_inputs(cls, clips: list[str], videos=()) -> bool | str:
+        return True if videos else check_clip_folder(clips[0])
 
     @classmethod
-    def fingerprint_inputs(cls, clips: str, run_name: str, **_: object) -> str:
-        return lesson_state(clips, run_name)
+    def fingerprint_inputs(cls, clips: list[str], run_name: list[str], **_: object) -> str:
+        return lesson_state(clips[0], run_name[0])
 
     @classmethod
-    def execute(cls, clips: str, **wishes) -> io.NodeOutput:
-        learned = learn_action(Lesson(folder=clip_folder(clips), **wishes))
+    def execute(cls, clips: list[str], **wishes) -> io.NodeOutput:
+        learned = learn_action(Lesson(folder=clip_folder(clips[0]), **_unlisted(wishes)))
         return io.NodeOutput(
-            learned.action, learned.losses, learned.images, learned.report, ui=learned.ui or None
+            learned.action,
+            learned.losses,
+            learned.images,
+            learned.report,
+            learned.exam,
+            ui=learned.ui or None,
         )
 
 
@@ -152,7 +188,7 @@ class TrainingOptionsNode(io.ComfyNode):
             category="FLASH/training",
             description="Further settings of Learn Action. Their defaults are those without this node.",
             search_aliases=["learning rate", "checkpointing", "memory", "alignment", "tau", "seed"],
-            inputs=[*_memory_inputs(), *_sample_inputs(), *_run_inputs(), *_method_inputs()],
+            inputs=[*_memory_inputs(), *_sample_inputs(), *_run_inputs(), *_method_inputs(), _exam_input()],
             outputs=[Training.Output(display_name="options")],
         )
 
@@ -374,3 +410,14 @@ def _method_inputs() -> list[io.Input]:
             advanced=True,
         ),
     ]
+
+
+def _exam_input() -> io.Input:
+    return io.Boolean.Input(
+        "exam",
+        default=TrainingOptions.exam,
+        optional=True,
+        tooltip="Keeps one clip of six aside (where there are 6 or more), and asks on the way how well "
+        "it does on what it never saw.",
+        advanced=True,
+    )

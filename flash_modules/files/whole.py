@@ -29,7 +29,7 @@ class NotWritten(OSError):
 
     def __str__(self) -> str:
         remedy = "make room on its disk" if self.errno in _FULL else "see to its folder"
-        return f"{self.path} could not be written ({self.strerror}): {remedy}, and give the command again."
+        return f"{self.path} could not be written ({self.strerror}): {remedy}, and try again."
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from torch import Tensor
 
@@ -15,16 +16,29 @@ from . import captions
 from .captions import caption_path, read_caption
 
 
+class Pictures(Protocol):
+    """A clip's pictures where they are in no file that is known by its path."""
+
+    @property
+    def sha256(self) -> str:
+        """Of all that is seen in them."""
+
+    def read(self, indices: Sequence[int], short_side: int | None) -> Tensor:
+        """Frames (F, 3, H, W) in [0, 1]; those with a longer short side are made smaller to it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Clip:
     """A clip that can be used."""
 
     path: Path
+    """Of its file or folder; its name alone if it has `pictures`."""
     action: str
     caption: str
     footage: Footage = field(repr=False)
     caption_file: Path | None = None
     """Where the caption was read; None if it is a prompt or the folder's name."""
+    pictures: Pictures | None = field(default=None, repr=False)
 
     @property
     def num_frames(self) -> int:
@@ -57,6 +71,8 @@ class Clip:
 
     def read(self, indices: Sequence[int], short_side: int | None = None) -> Tensor:
         """Frames (F, 3, H, W) in [0, 1]; those with a longer short side are made smaller to it."""
+        if self.pictures is not None:
+            return self.pictures.read(indices, short_side)
         try:
             return read_frames(self.path, self.footage, indices, short_side)
         except ValueError as error:
@@ -123,8 +139,12 @@ def find_clips(
 
 
 def clip_hashes(clips: Sequence[Clip]) -> list[str]:
-    """SHA-256 of each clip's file, or of all pictures of its folder."""
-    return [files_sha256(frame_paths(clip.path) if clip.path.is_dir() else [clip.path]) for clip in clips]
+    """SHA-256 of each clip's file, or of all its pictures."""
+    return [clip.pictures.sha256 if clip.pictures else _hash_file(clip.path) for clip in clips]
+
+
+def _hash_file(path: Path) -> str:
+    return files_sha256(frame_paths(path) if path.is_dir() else [path])
 
 
 def _check_folders(folders: Sequence[Path], prompts: Sequence[str]) -> None:

@@ -1,19 +1,27 @@
 """Learn Action as a graph uses it: its files, its answers, and what it leaves behind."""
 
 from dataclasses import replace
+from fractions import Fraction
 
 import comfy.model_management
 import folder_paths
+import numpy as np
 import pytest
 import torch
+from comfy_api.latest import InputImpl, Types
 from comfy_execution.graph_utils import ExecutionBlocker
+from PIL import Image, ImageSequence
 
 from flash_pack.flash_modules.backends.comfy.sd15 import add_action
 from flash_pack.flash_modules.backends.comfy.sd15.train import learn as room
 from flash_pack.flash_modules.backends.comfy.sd15.train import needs
-from flash_pack.flash_modules.backends.comfy.sd15.train.learn import Lesson, learn_action
+from flash_pack.flash_modules.backends.comfy.sd15.train.learn import learn_action
 from flash_pack.flash_modules.backends.comfy.sd15.train.options import TrainingOptions
+from flash_pack.flash_modules.backends.comfy.sd15.train.plan import Lesson
 from flash_pack.flash_modules.files.tensor_file import read_tensors
+from flash_pack.flash_modules.flash.training.exam import ActionExam
+from flash_pack.flash_modules.training import clips
+from flash_pack.flash_modules.training.exam import read_marks
 from flash_pack.tests.comfy.backend import two_hosts
 from flash_pack.tests.comfy.backend.test_learning import clip_of_comfyui, vae_of_comfyui
 
@@ -230,3 +238,62 @@ def test_folder_without_clips_is_refused(lesson, folders):
     (folders / "nothing").mkdir()
     with pytest.raises(ValueError, match="holds no clips"):
         learn_action(replace(lesson, folder=folders / "nothing"))
+
+
+def test_exams_are_shown_and_told(lesson, folders, monkeypatch):
+    two_hosts.write_clips(folders / "a_turn", count=6)
+    monkeypatch.setattr(ActionExam, "every", 1)
+    said = []
+    monkeypatch.setattr(room.NodeDisplay, "say", lambda self, text: said.append(text))
+    learned = learn_action(replace(lesson, steps=2))
+    marks = read_marks(folders / "flash_runs" / "turn")
+    assert [one.step for one in marks] == [0, 1, 2]
+    assert learned.exam == {"loss": [one.kept_aside for one in marks]}
+    assert "Learned 2 of 2 steps from 5 clips" in learned.report
+    assert "\nKept aside for the exam: " in learned.report
+    assert "\nExam (error on moving parts of what it never saw): " in learned.report
+    assert any(text.startswith("About ") and "for 2 steps · encoding clips: 1 of 5" in text for text in said)
+    shown = f"exam {marks[1].kept_aside:.4f} (of what it learns from {marks[1].learned_from:.4f})"
+    assert shown in next(text for text in said if text.startswith("Step 1 of 2"))
+
+
+def test_videos_are_learned_from_as_their_files_are(lesson, folders):
+    """Bit for bit; an action begins where another ended."""
+    first = learn_action(replace(lesson, prompt="a turn"))
+    videos = [InputImpl.VideoFromComponents(parts(folders / "a_turn" / f"{i}.gif")) for i in range(2)]
+    given = replace(lesson, folder=folders / "nowhere", videos=videos, texts=["a turn", ""], prompt="a turn")
+    again = learn_action(replace(given, run_name="given"))
+    assert same(again.action.motion, first.action.motion)
+    assert same(again.action.kv_diffs, first.action.kv_diffs)
+    options = replace(OPTIONS, learning_rate=1e-7)
+    more = learn_action(replace(given, run_name="more", start=first.action, steps=1, options=options))
+    for name, weight in first.action.motion.items():
+        torch.testing.assert_close(more.action.motion[name], weight, atol=2e-3, rtol=2e-3)
+    for name, diff in first.action.kv_diffs.items():
+        torch.testing.assert_close(more.action.kv_diffs[name], diff, atol=1e-6, rtol=1e-4)
+    assert "It began with the action turn." in more.report
+    with pytest.raises(ValueError, match=r"was begun with other settings .*start: "):
+        learn_action(replace(given, run_name="more", options=options))
+
+
+def parts(path):
+    """What a node that loads the file would give."""
+    with Image.open(path) as file:
+        pictures = [picture.convert("RGB") for picture in ImageSequence.Iterator(file)]
+    images_FHWC = torch.stack([torch.from_numpy(np.array(one)) for one in pictures]) / 255
+    return Types.VideoComponents(images=images_FHWC, frame_rate=Fraction(8), audio=None)
+
+
+@pytest.mark.parametrize("name", ["", "../turn", "a/b", ".hidden"])
+def test_a_name_that_is_no_folders_is_refused_first(lesson, folders, no_model, name):
+    no_model()
+    with pytest.raises(ValueError, match=r"The run.s name .* must be letters, digits, spaces"):
+        learn_action(replace(lesson, run_name=name, folder=folders / "nowhere"))
+
+
+def test_clips_are_hashed_once(lesson, monkeypatch):
+    hashed = []
+    plain = clips._hash_file
+    monkeypatch.setattr(clips, "_hash_file", lambda path: (hashed.append(path.name), plain(path))[1])
+    learn_action(replace(lesson, steps=1))
+    assert sorted(hashed) == ["0.gif", "1.gif"]

@@ -17,6 +17,7 @@ from flash_pack.flash_modules.flash.training.action_training import (
     ActionTrainingConfig,
     Host,
 )
+from flash_pack.flash_modules.flash.training.exam import ExamConfig
 from flash_pack.flash_modules.flash.training.latent_pool import PoolConfig
 from flash_pack.flash_modules.flash.training.loss import denoising_losses, total_loss
 from flash_pack.flash_modules.flash.training.method import VARIANTS
@@ -233,3 +234,11 @@ def test_sample_is_that_of_the_other_host(flash, make_ours, make_theirs, tmp_pat
             for host in (make_ours(config), make_theirs(config))
         )
     assert float((found - expected).abs().max()) <= 1e-4
+
+
+@pytest.mark.parametrize("count", [2, 6])
+def test_exam_is_that_of_the_other_host(make_ours, make_theirs, tmp_path, count):
+    config = config_of(exam=ExamConfig(videos=1))
+    clips = find_clips([two_hosts.write_clips(tmp_path / "turn", count)]).used
+    exams = [ActionTraining(make(config), clips, config).exam() for make in (make_ours, make_theirs)]
+    assert exams[0]() == pytest.approx(exams[1](), rel=1e-4)

@@ -3,12 +3,31 @@
 import comfy.model_management
 
 from .....flash.training.action_training import ActionTraining, Host
-from .....flash.training.needs import check_fits, gib, memory_was_full, nearest_that_fits
+from .....flash.training.needs import (
+    check_fits,
+    flops_per_second,
+    gib,
+    memory_was_full,
+    nearest_that_fits,
+    seconds_per_step,
+    training_memory,
+)
+from .show import long_time, short_time
 
 
 def check_memory(training: ActionTraining[Host]) -> None:
     """Raise ValueError, with settings that fit, if training takes more memory than is free."""
     check_fits(training, _free_memory(training), _remedy)
+
+
+def estimate(training: ActionTraining[Host], steps: int) -> str:
+    """What so many steps will take, in words."""
+    speed = flops_per_second(training.host.device, training.config.dtype)
+    seconds = seconds_per_step(training, speed)
+    return (
+        f"About {gib(training_memory(training))} of memory, {short_time(seconds)} a step and "
+        f"{long_time(steps * seconds)} for {steps} steps"
+    )
 
 
 def out_of_memory(training: ActionTraining[Host]) -> ValueError:

@@ -8,6 +8,7 @@ from .....flash.augment import AugmentConfig
 from .....flash.motion_alignment import AlignmentConfig
 from .....flash.sampling import SamplerConfig
 from .....flash.training.action_training import ActionTrainingConfig, Checkpointing
+from .....flash.training.exam import ExamConfig
 from .....flash.training.latent_pool import PoolConfig
 from .....flash.training.loss import TimestepConfig
 from .....flash.training.method import PRESETS, MethodConfig, Trainable
@@ -50,6 +51,7 @@ class TrainingOptions:
     checkpointing: Checkpointing = ActionTrainingConfig.checkpointing
     dtype: str = "auto"
     pool: int = PoolConfig.per_clip
+    exam: bool = True
     seed: int = 0
     sample_every: int = 500
     """Steps of the training between two sample videos."""
@@ -89,6 +91,7 @@ class TrainingOptions:
                 keep=self.keep,
             ),
             text_drop=self.text_drop,
+            exam=ExamConfig() if self.exam else None,
             seed=self.seed,
             checkpointing=self.checkpointing,
             dtype=auto if self.dtype == "auto" else DTYPES[self.dtype],

@@ -12,6 +12,8 @@ from server import PromptServer
 from torch import Tensor
 
 from .....files.video_files import write_video
+from .....files.whole import telling_what_fails
+from .....training.exam import Marks
 from .....training.run_folder import Progress
 
 _FPS = 8
@@ -22,29 +24,36 @@ _AVERAGED = 20
 class NodeDisplay:
     """The node that is running now; outside of a server nothing is shown."""
 
-    def __init__(self, steps: int, entries: int, used_memory: Callable[[], str]) -> None:
+    def __init__(self, steps: int, entries: int, used_memory: Callable[[], str], estimate: str) -> None:
+        """`estimate` is shown until the first step is done."""
         self._steps, self._entries, self._used_memory = steps, entries, used_memory
+        self._estimate = estimate
         self._bar = comfy.utils.ProgressBar(steps)
         self._encoded = 0
         self._times: deque[float] = deque(maxlen=_AVERAGED)
+        self._marks: list[str] = []
 
     def entry(self) -> None:
         """One more entry of the pool is encoded."""
         self._encoded += 1
-        self.say(f"Encoding clips: {self._encoded} of {self._entries}")
+        self.say(f"{self._estimate} · encoding clips: {self._encoded} of {self._entries}")
 
     def step(self, progress: Progress) -> None:
         """A step is done."""
         self._times.append(time.monotonic())
-        parts = [f"Step {progress.step} of {self._steps}", f"loss {progress.loss:.4f}"]
+        parts = [f"Step {progress.step} of {self._steps}", f"loss {progress.loss:.4f}", *self._marks]
         if gaps := len(self._times) - 1:
             speed = (self._times[-1] - self._times[0]) / gaps
             parts += [
-                f"{speed:.{0 if speed >= 10 else 2}f} s a step",
-                f"{_span(speed * (self._steps - progress.step))} left",
+                f"{short_time(speed)} a step",
+                f"{long_time(speed * (self._steps - progress.step))} left",
             ]
         self.say(" · ".join([*parts, self._used_memory()]))
         self._bar.update_absolute(progress.step, self._steps)
+
+    def marks(self, marks: Marks) -> None:
+        """Show the exam's errors from now on."""
+        self._marks = [f"exam {marks.kept_aside:.4f} (of what it learns from {marks.learned_from:.4f})"]
 
     def say(self, text: str) -> None:
         """Show a text on the node."""
@@ -65,7 +74,13 @@ class NodeDisplay:
             server.send_sync("executed", message, server.client_id)
 
 
-def _span(seconds: float) -> str:
+def short_time(seconds: float) -> str:
+    """A step's time, in words."""
+    return f"{seconds:.{0 if seconds >= 10 else 2}f} s"
+
+
+def long_time(seconds: float) -> str:
+    """A training's time, in words."""
     minutes = round(seconds / 60)
     if minutes < 2:
         return f"{seconds:.0f} s"
@@ -80,7 +95,8 @@ def sample_folder(run_name: str) -> Path:
 def write_sample(run_name: str, step: int, frames: Iterable[Tensor]) -> Path:
     """Write a sample as an animated picture, which moves on a node."""
     folder = sample_folder(run_name)
-    folder.mkdir(parents=True, exist_ok=True)
+    with telling_what_fails(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"sample-{step:06d}.webp"
     write_video(path, frames, fps=_FPS)
     return path

@@ -13,7 +13,18 @@ from flash_modules.files.video_files import SUFFIXES
 
 from .base import pretrain
 from .judge import reader_training
-from .studies import ablation, agreement, channels, demo, details, page, redrawn, thumbnails, transfer
+from .studies import (
+    ablation,
+    agreement,
+    channels,
+    demo,
+    details,
+    exam,
+    page,
+    redrawn,
+    thumbnails,
+    transfer,
+)
 from .studies.learning import write_clip
 from .world.actions import ACTIONS, EXTRA_MOTIONS
 from .world.clips import make_clip, make_cut_clip
@@ -88,6 +99,7 @@ def _parser() -> argparse.ArgumentParser:
         commands.add_parser("agreement", help="measure which scores of `evaluate` agree with the judge")
     )
     details.add_arguments(commands.add_parser("details", help="measure what a detail decoder brings back"))
+    exam.add_arguments(commands.add_parser("exam", help="whether a run's exam knows when to stop"))
     redrawn.add_arguments(commands.add_parser("redrawn", help="measure true videos, drawn again"))
     thumbnails.add_arguments(
         commands.add_parser("thumbnails", help="draw the cards of ComfyUI's templates into workflows/")

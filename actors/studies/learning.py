@@ -25,6 +25,7 @@ from flash_modules.files.video_files import write_video
 from flash_modules.flash.augment import AugmentConfig
 from flash_modules.flash.detail_decoder import DetailDecoder
 from flash_modules.flash.training.action_training import ActionTraining, ActionTrainingConfig
+from flash_modules.flash.training.exam import ExamConfig
 from flash_modules.flash.training.latent_pool import PoolConfig
 from flash_modules.flash.training.loss import denoising_losses
 from flash_modules.flash.training.method import VARIANTS, MethodConfig
@@ -79,6 +80,10 @@ class Lesson:
     """After so many an eighth of them is made anew; 0 = never."""
     size: int = IMAGE_SIZE
     """Pixels on a side of the clips; people are filmed from nearby, as the small base saw them."""
+    exam: ExamConfig | None = None
+    """With one, a clip of each action is kept aside."""
+    save_steps: int = LoopConfig.save_steps
+    keep: int = 1
 
     @cached_property
     def clips(self) -> Mapping[str, Sequence[Clip]]:
@@ -98,8 +103,13 @@ class Lesson:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """All of it, as plain values, by which results are known."""
-        return asdict(replace(self, method=self.config.method))
+        """All of it, as plain values, by which results are known.
+
+        What came later is told only where it is not as before, so that results from then are known.
+        """
+        told = asdict(replace(self, method=self.config.method))
+        later = ("exam", "save_steps", "keep")
+        return {name: it for name, it in told.items() if name not in later or it != getattr(Lesson, name)}
 
     @property
     def config(self) -> ActionTrainingConfig:
@@ -114,8 +124,10 @@ class Lesson:
                 learning_rate=self.learning_rate,
                 cooldown=self.cooldown,
                 accumulation=self.accumulation,
-                keep=1,
+                save_steps=self.save_steps,
+                keep=self.keep,
             ),
+            exam=self.exam,
             seed=self.seed,
         )
 
@@ -190,7 +202,7 @@ class Evaluation:
     @torch.inference_mode()
     def denoising_error(self, training: ActionTraining[DiffusersHost]) -> float:
         """Mean loss of the clips, without twins; each time of the same noise."""
-        errors = []
+        errors, device = [], training.host.device
         for i, clip in enumerate(self.clips):
             latents_1FCHW = encode_picture(training.host.base.vae, clip_video(clip))[None]
             for timestep in _TIMESTEPS:
@@ -199,9 +211,9 @@ class Evaluation:
                 text_embeds = training.embeds(clip.caption)
                 loss = denoising_losses(
                     training.host.predict,
-                    latents_1FCHW,
-                    noise,
-                    where,
+                    latents_1FCHW.to(device),
+                    noise.to(device),
+                    where.to(device),
                     text_embeds,
                     None,
                     prediction=training.host.base.prediction,
@@ -218,24 +230,26 @@ class Evaluation:
         ]
 
     def scores(
-        self, training: ActionTraining[DiffusersHost], taught: Sequence[Clip], decoder: DetailDecoder
+        self,
+        training: ActionTraining[DiffusersHost],
+        taught: Sequence[Clip],
+        decoder: DetailDecoder | None = None,
     ) -> tuple[list[Scores], list[Scores]]:
         """The measures of videos of pictures in those looks, decoded by the VAE alone and with details.
 
-        `taught` is what was learned from.
+        `taught` is what was learned from; without a decoder there is nothing with details.
         """
         looks_LE = mean_looks(self.reader, taught)
         plain: list[Scores] = []
         detailed: list[Scores] = []
+        vae = training.host.base.vae
         for i, standard in enumerate(self.standards):
-            picture_1HWC, vae = standard.reference_1HWC, training.host.base.vae
-            latents_FCHW = training.animate_latents(picture_1HWC, standard.truths[0].caption, i, SAMPLER)
-            for frames, scores in (
-                (decode_frames(vae, latents_FCHW), plain),
-                (
-                    decode_frames_with_details(vae, decoder, latents_FCHW, picture_1HWC, keep_first=True),
-                    detailed,
-                ),
-            ):
+            picture_1HWC, caption = standard.reference_1HWC, standard.truths[0].caption
+            latents_FCHW = training.animate_latents(picture_1HWC, caption, i, SAMPLER).cpu()
+            decoded = [(decode_frames(vae, latents_FCHW), plain)]
+            if decoder is not None:
+                frames = decode_frames_with_details(vae, decoder, latents_FCHW, picture_1HWC, keep_first=True)
+                decoded.append((frames, detailed))
+            for frames, scores in decoded:
                 scores.append(score(torch.stack([*frames]), standard, looks_LE, reader=self.reader))
         return plain, detailed

@@ -1,6 +1,7 @@
 # make test     core and backend tests, then the tests inside ComfyUI
 # make check    linters, types, import rules, then make test
 # make fuzz     read 2,400 spoiled files of every kind that users bring, each in a process of its own
+# make trials   Learn Action in a real server: cancelled and killed at random moments, ten in a row; half an hour
 # make demo     learn an action from clips, animate pictures, write out/demo/index.html; ACTION="chopping wood"
 # make bench    time and memory of one generation
 # make bench-train    cost, time and memory of one step of training
@@ -14,7 +15,7 @@ export COMFYUI_PATH ?= $(HOME)/comfy/ComfyUI
 COMFYUI_PYTHON ?= $(firstword $(wildcard $(COMFYUI_PATH)/.venv/bin/python) .venv/bin/python)
 TEST_FOLDERS = $(wildcard tests/core tests/backends tests/actors tests/benchmarks tests/old)
 
-.PHONY: test test-host fuzz check lint-imports demo bench bench-train bench-details bench-gpu bench-transfer clean
+.PHONY: test test-host trials fuzz check lint-imports demo bench bench-train bench-details bench-gpu bench-transfer clean
 
 test: .venv/ready
 	$(if $(TEST_FOLDERS),.venv/bin/pytest $(TEST_FOLDERS) $(ARGS),@echo "There are no tests/core and tests/backends.")
@@ -23,6 +24,9 @@ test: .venv/ready
 # Without a ComfyUI the tests are skipped, and tests/comfy/conftest.py says so.
 test-host: .venv/ready
 	"$(COMFYUI_PYTHON)" tests/run_in_host.py tests/comfy $(ARGS)
+
+trials: .venv/ready
+	"$(COMFYUI_PYTHON)" tests/run_in_host.py tests/comfy/server/trials_of_learning.py -v $(ARGS)
 
 fuzz: .venv/ready
 	.venv/bin/python tests/fuzz $(ARGS)

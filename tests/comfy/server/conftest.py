@@ -11,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -223,15 +224,16 @@ class Server:
     url: str
     base: Path
     log: Path
+    process: subprocess.Popen
 
     def get(self, path: str) -> Any:
-        with urllib.request.urlopen(self.url + path, timeout=30) as answer:
+        with urllib.request.urlopen(self.url + path, timeout=120) as answer:
             return json.load(answer)
 
     def post(self, path: str, body: Any) -> Any:
         request = urllib.request.Request(self.url + path, json.dumps(body).encode())
         try:
-            with urllib.request.urlopen(request, timeout=30) as answer:
+            with urllib.request.urlopen(request, timeout=120) as answer:
                 return json.loads(answer.read() or "null")
         except urllib.error.HTTPError as error:
             pytest.fail(f"POST {path}: {error.code} {error.read().decode()}")
@@ -241,10 +243,10 @@ class Server:
         assert answer["node_errors"] == {}
         return answer["prompt_id"]
 
-    def finished(self, prompt_id: str) -> dict[str, Any]:
+    def finished(self, prompt_id: str, seconds: float = 300) -> dict[str, Any]:
         """The history entry of a prompt, as soon as there is one."""
         return self.wait_for(
-            lambda: self.get(f"/history/{prompt_id}").get(prompt_id), f"the end of {prompt_id}"
+            lambda: self.get(f"/history/{prompt_id}").get(prompt_id), f"the end of {prompt_id}", seconds
         )
 
     def output(self, history: dict[str, Any]) -> Path:
@@ -271,8 +273,9 @@ class Server:
         return self.log.read_text(errors="replace")[-3000:]
 
 
-@pytest.fixture(scope="session")
-def server(base: Path) -> Iterator[Server]:
+@contextmanager
+def running_server(base: Path) -> Iterator[Server]:
+    """A ComfyUI of its own with that base directory, on a free port."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -286,9 +289,9 @@ def server(base: Path) -> Iterator[Server]:
     ]
     command = [sys.executable, COMFYUI / "main.py", "--cpu", *options]
     log = base / "server.log"
-    with log.open("wb") as file:
+    with log.open("ab") as file:
         process = subprocess.Popen([str(part) for part in command], stdout=file, stderr=file, cwd=base)
-    running = Server(f"http://127.0.0.1:{port}", base, log)
+    running = Server(f"http://127.0.0.1:{port}", base, log, process)
 
     def answers() -> bool:
         if process.poll() is not None:
@@ -304,6 +307,12 @@ def server(base: Path) -> Iterator[Server]:
     finally:
         process.kill()
         process.wait()
+
+
+@pytest.fixture(scope="session")
+def server(base: Path) -> Iterator[Server]:
+    with running_server(base) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -254,6 +254,53 @@ def test_run_button_makes_a_video_and_its_previews_cover_nothing(page, server, n
         assert overlaps(page) == []
 
 
+def picture_of(page, name: str) -> None:
+    """Keep a screenshot in the folder FLASH_SCREENSHOTS, if there is one, to be looked at."""
+    if folder := os.environ.get("FLASH_SCREENSHOTS"):
+        page.evaluate(
+            """() => {
+                app.canvas.ds.scale = 0.9
+                app.canvas.centerOnNode(app.graph._nodes.find(node => node.type === 'FLASH_LearnAction'))
+            }"""
+        )
+        page.wait_for_timeout(1500)
+        page.screenshot(path=Path(folder) / f"{name}.png")
+
+
+def test_learning_is_seen_while_it_goes_on_and_when_it_is_done(page, server, frontend):
+    open_link(page, server, ROOT / "workflows" / "Learn-an-action.json")
+    run_name = f"seen in {frontend.parents[1].name if frontend else 'its own'}"
+    page.evaluate(
+        """changes => app.graph._nodes.flatMap(node => node.widgets ?? []).forEach(widget => {
+            if (widget.name in changes) widget.value = changes[widget.name]
+        })""",
+        {
+            **{"width": 64, "height": 64, "size": 64, "frames": 4, "steps": 4, "seed": 3},
+            **{"pool": 1, "sample_every": 1, "sample_steps": 1, "run_name": run_name},
+        },
+    )
+    before = set(server.get("/history"))
+    page.get_by_test_id("queue-button").click()
+    shown = """type => {
+        const node = app.graph._nodes.find(node => node.type === type)
+        return [...(node.widgets ?? []).map(w => String(w.value)), app.nodeOutputs?.[node.id] ? 'sample' : '']
+            .join(' ')
+    }"""
+
+    def says(words: str):
+        return lambda: re.search(words, page.evaluate(shown, "FLASH_LearnAction"))
+
+    server.wait_for(says(r"Step [1-3] of 4 · loss .* s a step · .* left · .* in use.*sample"), "a step")
+    assert not set(server.get("/history")) - before  # it still runs
+    picture_of(page, "learning")
+    (prompt_id,) = server.wait_for(lambda: set(server.get("/history")) - before, "the end")
+    assert server.output(server.get("/history")[prompt_id]).suffix == ".mp4"
+    page.wait_for_timeout(1000)
+    assert says("sample")()
+    assert_no_errors(page)
+    picture_of(page, "learned")
+
+
 def test_help_page_of_a_node_opens(page, server):
     open_link(page, server, ROOT / "workflows" / "Animate-a-picture.json")
     page.evaluate(

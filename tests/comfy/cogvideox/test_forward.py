@@ -1,6 +1,7 @@
 """One forward pass of ComfyUI's CogVideoX, against FlexiAct on diffusers' model as the paper describes it."""
 
 import pytest
+import torch
 
 from flash_pack.flash_modules.backends.comfy import cogvideox as backend
 from flash_pack.flash_modules.flexiact.performance import Performance
@@ -8,7 +9,7 @@ from flash_pack.flash_modules.flexiact.ref_adapter_file import write_ref_adapter
 from flash_pack.tests.backends.flexiact_oracle import Inputs, oracle, small_inputs
 from flash_pack.tests.backends.small_cogvideox import LAYERS, small_action, small_adapter
 from flash_pack.tests.backends.test_transfer import BOOSTED, CASES, FALLING, PLAIN
-from flash_pack.tests.comfy.cogvideox.two_hosts import comfyui_velocity, difference
+from flash_pack.tests.comfy.cogvideox.two_hosts import comfyui_model, comfyui_velocity, difference
 
 NOTHING = Performance(action=small_action(), strength=0.0)
 WHOLE = "both, boost 1"
@@ -68,6 +69,15 @@ def test_a_converted_adapter_is_a_lora_for_comfyui(model, inputs, tmp_path) -> N
     m, _ = comfy.sd.load_lora_for_models(backend.corrected(model), None, lora, 0.7, 0.0)
     found = comfyui_velocity(m, inputs, BOOSTED)
     assert difference(found, wanted("adapter 0.7", inputs)) < 1e-6
+
+
+def test_fp8_weights_round_the_adapter_too(twin, inputs) -> None:
+    """Its part is seen all the same."""
+    m = transferred(comfyui_model(twin, torch.float8_e4m3fn), "adapter whole")
+    found = comfyui_velocity(m, inputs, PLAIN)
+    away = difference(found, wanted("adapter whole", inputs, PLAIN))
+    assert 0.01 < away < 0.1
+    assert away < difference(found, wanted("base", inputs, PLAIN)) / 2
 
 
 def kernels() -> list[str]:

@@ -10,6 +10,7 @@ from flash_pack.flash_modules.flexiact.performance import Performance
 from flash_pack.flash_modules.flexiact.sampling import draw_step_noise
 from flash_pack.tests.backends.small_cogvideox import LAYERS, WIDTH, small_action, small_adapter
 from flash_pack.tests.comfy.cogvideox.two_hosts import (
+    SCALE,
     SEED,
     SHAPE_FCHW,
     comfyui_model,
@@ -74,6 +75,29 @@ def test_few_steps_give_numbers(m, steps: int, name: str) -> None:
 
     sampler = backend.exact_sampler() if name == "exact" else comfy.samplers.ksampler(name)
     assert comfyui_run(m, sampler, steps).isfinite().all()
+
+
+def test_a_run_in_two_parts_is_the_run(m) -> None:
+    """As SplitSigmas makes them. The last step draws no noise, so that both parts have the same."""
+    import comfy.samplers
+
+    sampler = backend.exact_sampler()
+    sigmas = comfy.samplers.calculate_sigmas(m.get_model_object("model_sampling"), "simple", 2)
+    first = comfyui_run(m, sampler, 2, sigmas=sigmas[:2])
+    still = torch.zeros_like(first)
+    second = comfyui_run(m, sampler, 2, sigmas=sigmas[1:], latents=first / SCALE, noise=still)
+    assert difference(second, comfyui_run(m, sampler, 2)) <= 1e-5
+
+
+def test_tokens_are_made_once_in_a_run(m) -> None:
+    made = []
+    hook = m.model.diffusion_model.blocks[1].k.register_forward_pre_hook(
+        lambda _, args: made.append(args[0].shape[1])
+    )
+    for _ in range(2):
+        comfyui_run(m, backend.exact_sampler(), 3)
+    hook.remove()
+    assert made.count(JUMP.action.tokens_LMC.shape[1]) == 2
 
 
 @pytest.mark.parametrize("name", ["euler", "dpmpp_2m", "ddim", "uni_pc"])

@@ -23,8 +23,8 @@ PICTURE = draw(1, 16, 1, HEIGHT, WIDTH_LATENT, seed=1)
 """An unscaled latent, (1, C, 1, H, W)."""
 
 
-def comfyui_model(twin: CogVideoXTransformer3DModel):
-    """ComfyUI's MODEL with the same weights, as its own loader would give it, had it read so small a file."""
+def comfyui_model(twin: CogVideoXTransformer3DModel, dtype: torch.dtype = torch.float32):
+    """ComfyUI's MODEL with the same weights, kept in `dtype`, as its own loader would give it."""
     import comfy.latent_formats
     import comfy.model_base
     import comfy.model_patcher
@@ -38,11 +38,11 @@ def comfyui_model(twin: CogVideoXTransformer3DModel):
     settings |= {
         "image_model": "cogvideox",
         "use_learned_positional_embeddings": True,
-        "dtype": torch.float32,
+        "dtype": dtype,
     }
     config = comfy.supported_models.CogVideoX_I2V(settings)
     config.latent_format = comfy.latent_formats.CogVideoX1_5()  # ComfyUI tells it by 48 heads
-    config.set_inference_dtype(torch.float32, None)
+    config.set_inference_dtype(dtype, None if dtype == torch.float32 else torch.float32)
     base = comfy.model_base.CogVideoX(config, image_to_video=True)
     weights = {name: weight.clone() for name, weight in core_names(twin.state_dict()).items()}
     base.diffusion_model.load_state_dict(weights)
@@ -80,9 +80,10 @@ def comfyui_run(m, sampler, steps: int, **changes) -> Tensor:
     import comfy.samplers
 
     latents = changes.get("latents", empty_latents())
-    sigmas = comfy.samplers.calculate_sigmas(m.get_model_object("model_sampling"), "simple", steps)
+    simple = comfy.samplers.calculate_sigmas(m.get_model_object("model_sampling"), "simple", steps)
+    noise = comfy.sample.prepare_noise(latents, SEED)
     out = comfy.sample.sample_custom(
-        m, comfy.sample.prepare_noise(latents, SEED), CFG, sampler, sigmas,
+        m, changes.get("noise", noise), CFG, sampler, changes.get("sigmas", simple),
         changes.get("positive", prompt(2)), changes.get("negative", prompt(3)), latents,
         seed=SEED, disable_pbar=True,
     )  # fmt: skip

@@ -25,9 +25,11 @@ from torch import Tensor, nn
 
 from flash_pack.flash_modules.animatediff.motion_file import read_motion
 from flash_pack.flash_modules.animatediff.motion_module import MotionConfig, MotionModel
-from flash_pack.flash_modules.flash.action_file import Action, Source, write_action
+from flash_pack.flash_modules.flash.action_file import Action, Source
+from flash_pack.flash_modules.flash.action_file import write_action as write_flash_action
 from flash_pack.flash_modules.flash.decoder_file import SIGNATURE, DetailWeights, write_detail_decoder
 from flash_pack.flash_modules.flash.detail_decoder import DetailDecoder, DetailDecoderConfig
+from flash_pack.tests.comfy.server.cogvideox_files import write_action, write_cogvideox, write_ref_adapter
 
 ROOT = Path(__file__).resolve().parents[3]
 COMFYUI = Path(os.environ.get("COMFYUI_PATH") or Path.home() / "comfy" / "ComfyUI")
@@ -119,7 +121,7 @@ def write_learned_action(path: Path, motion_path: Path) -> None:
         frames=16,
         prompts=("a person is shooting a soccer ball",),
     )
-    write_action(path, action, motion.config)
+    write_flash_action(path, action, motion.config)
 
 
 def write_decoder(path: Path, checkpoint: Path) -> None:
@@ -190,6 +192,10 @@ def base() -> Iterator[Path]:
             "models/animatediff_models",
             "models/flash_actions",
             "models/flash_decoders",
+            "models/diffusion_models",
+            "models/loras",
+            "models/text_encoders",
+            "models/vae",
         ):
             (base / name).mkdir(parents=True)
         for name in packed_files():
@@ -202,6 +208,14 @@ def base() -> Iterator[Path]:
         write_motion(motion)
         write_learned_action(base / "models/flash_actions/shooting.safetensors", motion)
         write_decoder(base / "models/flash_decoders/details.safetensors", checkpoint)
+        write_cogvideox(
+            base / "models/diffusion_models/CogVideoX_1_0_5b_I2V_bf16.safetensors", random_weights
+        )
+        write_action(base / "models/flash_actions/rotate.pt")
+        write_ref_adapter(base / "models/loras/refnetlora_step40000_model.pt")
+        for name in ("text_encoders/t5xxl_fp16.safetensors", "vae/cogvideox_vae_bf16.safetensors"):
+            (base / "models" / name).touch()  # their nodes are exchanged for stand-ins
+        shutil.copytree(Path(__file__).parent / "stand_ins", base / "custom_nodes/stand_ins")
         write_picture(base / "input/example.png")
         write_clips(base / "input/my_clips")
         yield base

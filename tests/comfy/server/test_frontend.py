@@ -12,6 +12,7 @@ import shutil
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import av
 import pytest
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="THE FRONTEND TESTS DID NOT RUN: no playwright")
@@ -299,6 +300,34 @@ def test_learning_is_seen_while_it_goes_on_and_when_it_is_done(page, server, fro
     assert says("sample")()
     assert_no_errors(page)
     picture_of(page, "learned")
+
+
+def test_an_action_is_transferred(page, server):
+    """The template in true size, on a transformer of true width and one layer; text and VAE stand in."""
+    page.goto(server.url)
+    page.wait_for_function(READY)
+    page.wait_for_timeout(1500)
+    graph = json.loads((ROOT / "workflows" / "Transfer-an-action.json").read_text())
+    for node in graph["nodes"]:
+        stand_in = {"CLIPLoader": "StandInClip", "VAELoader": "StandInVae"}.get(node["type"])
+        if stand_in:
+            node.update(type=stand_in, inputs=[], widgets_values=[], properties={})
+    page.evaluate("async graph => { await app.loadGraphData(graph, true, true, 'transfer') }", graph)
+    page.wait_for_function("() => app.graph._nodes.some(node => node.type === 'FLASH_TransferAction')")
+    page.evaluate(
+        """() => app.graph._nodes.find(node => node.type === 'KSampler').widgets.forEach(widget => {
+            if (['steps', 'cfg'].includes(widget.name)) widget.value = 1
+        })"""
+    )
+    before = set(server.get("/history"))
+    page.get_by_test_id("queue-button").click()
+    (prompt_id,) = server.wait_for(lambda: set(server.get("/history")) - before, "the video", seconds=1200)
+    with av.open(str(server.output(server.get("/history")[prompt_id]))) as container:
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    assert len(frames) == 48
+    assert frames[0].shape == (480, 720, 3)
+    page.get_by_text("320 x 240 became 720 x 480.").first.wait_for(state="attached")
+    assert_no_errors(page)
 
 
 def test_help_page_of_a_node_opens(page, server):

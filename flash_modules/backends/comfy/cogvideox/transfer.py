@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+import torch
 from comfy.ldm.cogvideo.model import CogVideoXTransformer3DModel
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
@@ -130,6 +131,7 @@ class _Attention:
     layers: int = 0
     """How many have run."""
 
+    @torch.compiler.disable  # what it adds changes from call to call, and ComfyUI drops the guards on it
     def __call__(self, func, q, k, v, heads: int, **kwargs):
         kernel = partial(self._kernel, func, kwargs)
         prefix = self._prefix(q)

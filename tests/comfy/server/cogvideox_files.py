@@ -1,0 +1,33 @@
+"""Random files of CogVideoX-5b-I2V and FlexiAct in their true width, with one layer, as they are released."""
+
+from pathlib import Path
+
+import torch
+from diffusers import CogVideoXTransformer3DModel
+from safetensors.torch import save_file
+
+WIDTH, RANK, TOKENS = 3072, 64, 226
+ATTENTION = "transformer_blocks.0.attn1.processor"
+
+
+def write_cogvideox(path: Path, draw) -> None:
+    """The transformer by diffusers' names; `draw` makes random weights of a layout (0.5 GB)."""
+    with torch.device("meta"):
+        transformer = CogVideoXTransformer3DModel(
+            num_attention_heads=48, in_channels=32, num_layers=1,
+            use_rotary_positional_embeddings=True, use_learned_positional_embeddings=True,
+        )  # fmt: skip
+    save_file(draw(transformer.state_dict(), torch.Generator().manual_seed(22)), path)
+
+
+def write_action(path: Path) -> None:
+    draw = torch.Generator().manual_seed(23)
+    torch.save({f"{ATTENTION}.motion_inversion_tokens": torch.randn(1, TOKENS, WIDTH, generator=draw)}, path)
+
+
+def write_ref_adapter(path: Path) -> None:
+    draw, weights = torch.Generator().manual_seed(24), {}
+    for part in ("q", "k", "v", "proj"):
+        for role, shape in (("down", (RANK, WIDTH)), ("up", (WIDTH, RANK))):
+            weights[f"{ATTENTION}.lora_{part}.{role}.weight"] = torch.randn(shape, generator=draw) * 0.01
+    torch.save(weights, path)

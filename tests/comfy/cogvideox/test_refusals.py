@@ -103,3 +103,12 @@ def test_a_second_adapter_is_refused(model) -> None:
     m = backend.transfer_action(model, Performance(action=ACTION), small_adapter())
     with pytest.raises(ValueError, match="already has the RefAdapter 'adapter': choose none in one"):
         backend.transfer_action(m, Performance(action=ACTION), small_adapter())
+
+
+@pytest.mark.parametrize(("words", "tokens"), [(1, 226), (225, 226), (226, 227), (300, 301)])
+def test_load_clip_with_type_cogvideox_gives_226_tokens_or_more(words: int, tokens: int) -> None:
+    """It fills up and cuts nothing off: what is longer comes to us and is refused. Each word is a token."""
+    from comfy.text_encoders.cogvideo import CogVideoXTokenizer
+
+    (batch,) = CogVideoXTokenizer().tokenize_with_weights("dog " * words)["t5xxl"]
+    assert len(batch) == tokens  # with the one that ends a text

@@ -32,9 +32,9 @@ def transfer_action(
     model: ModelPatcher,
     performance: Performance,
     adapter: RefAdapter | None = None,
-    strength: float = STRENGTH,
+    adapter_strength: float = STRENGTH,
 ) -> ModelPatcher:
-    """A clone of the MODEL that performs one more action, with the RefAdapter at a strength if it is given.
+    """A clone of the MODEL that performs one more action, with the RefAdapter at its strength if it is given.
 
     Raises ValueError if the MODEL is no CogVideoX-5b-I2V, or the files are for another one.
     """
@@ -47,7 +47,7 @@ def transfer_action(
     net = m.model.diffusion_model
     check_fits(performance.action, num_layers=len(net.blocks), width=net.dim)
     if adapter is not None:
-        _add_ref_adapter(m, adapter, strength)
+        _add_ref_adapter(m, adapter, adapter_strength)
     options = m.model_options["transformer_options"]
     options[PERFORMANCES] = (*options.get(PERFORMANCES, ()), *performed([performance]))
     wrappers = ((WrappersMP.OUTER_SAMPLE, _keep_prefixes), (WrappersMP.DIFFUSION_MODEL, _perform))

@@ -20,6 +20,7 @@ from flash_modules.backends.diffusers.cogvideox import (
     forward_cost,
     guided_velocity,
     keep_blocks_on_cpu,
+    latents_shape,
 )
 from flash_modules.flexiact.action_file import TransferAction
 from flash_modules.flexiact.performance import Performance
@@ -123,8 +124,7 @@ class Bench:
             self.transformer = _transformer(settings).eval().requires_grad_(False)
             torch.set_default_dtype(torch.float32)
         config = self.transformer.config
-        frames = (config.sample_frames - 1) // config.temporal_compression_ratio + 1
-        self.latents = self._draw(frames, 16, config.sample_height, config.sample_width)
+        self.latents = self._draw(*latents_shape(self.transformer))
         self.texts = [self._draw(1, config.max_text_seq_length, config.text_embed_dim) for _ in range(2)]
 
     def _draw(self, *shape: int) -> Tensor:

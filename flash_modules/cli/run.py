@@ -5,6 +5,7 @@ import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -64,9 +65,10 @@ def add_run_arguments(group: Any, loop: LoopConfig) -> None:
     )
 
 
-def loop_config(args: argparse.Namespace) -> LoopConfig:
-    """The loop that the arguments describe."""
-    return LoopConfig(
+def loop_config(args: argparse.Namespace, loop: LoopConfig) -> LoopConfig:
+    """The loop that the arguments describe; what they leave open is as in `loop`."""
+    return replace(
+        loop,
         steps=args.steps,
         learning_rate=args.lr,
         cooldown=args.cooldown,

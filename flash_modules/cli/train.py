@@ -200,7 +200,7 @@ def _config(args: argparse.Namespace, size: int) -> ActionTrainingConfig:
         method=chosen_method(args, size),
         sampling=sampling_config(args),
         pool=PoolConfig(per_clip=args.pool),
-        loop=loop_config(args),
+        loop=loop_config(args, LoopConfig()),
         exam=None if args.no_exam or begun_without_exam(args.runs / args.out / SETTINGS) else ExamConfig(),
         text_drop=args.text_drop,
         seed=args.seed,

@@ -8,6 +8,7 @@ from tqdm import tqdm
 
 from ..backends.diffusers.sd15 import load_vae
 from ..backends.diffusers.sd15.train.detail import DetailTraining, DetailTrainingConfig
+from ..training.loop import LoopConfig
 from ..training.run_folder import check_run_name
 from .clips import add_clip_arguments, check_seed, look_for_clips, sampling_config
 from .device import find_device
@@ -78,7 +79,7 @@ def train_decoder(args: argparse.Namespace) -> None:
         warping=args.without != "warping",
         attention=args.without != "attention",
         sampling=sampling_config(args),
-        loop=loop_config(args),
+        loop=loop_config(args, LoopConfig()),
         seed=args.seed,
         dtype=find_dtype(args.dtype, processes.device),
     )

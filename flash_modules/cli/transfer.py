@@ -136,13 +136,13 @@ def transfer(args: argparse.Namespace) -> None:
     if (step := frames_skipped(args.out, args.fps)) > 1:
         _say(f"Viewers show at most 50 frames of a {args.out.suffix} per second: of {step} one is written.")
     files = find_base(args.base)
-    image_1HWC = _picture(args.image, files)
+    image_1HWC = fitted_picture(args.image, files)
     actions = [read_transfer_action(path) for path in args.action]
     performances = [Performance(action=action, strength=args.strength, boost=boost) for action in actions]
     adapter = read_ref_adapter(args.ref_adapter) if args.ref_adapter else None
     _say("\n".join([*(action.summary for action in actions), *([adapter.summary] if adapter else [])]))
 
-    prompt, negative = _encode_prompts(files, [args.prompt, args.negative], device, dtype)
+    prompt, negative = encode_prompts(files, [args.prompt, args.negative], device, dtype)
     vae = load_vae(files, dtype)
     picture_1CHW = encode_picture(vae.to(device), image_1HWC).float()
     vae.to("cpu")
@@ -193,7 +193,7 @@ def _boost(args: argparse.Namespace) -> EarlyBoost:
     return RELEASED if args.released else boost
 
 
-def _picture(path: Path, files: BaseFiles) -> Tensor:
+def fitted_picture(path: Path, files: BaseFiles) -> Tensor:
     """The picture at the size of the video; what was done to it is said."""
     picture, size = read_picture(path), (files.shape.width, files.shape.height)
     if size != picture.size:
@@ -202,7 +202,7 @@ def _picture(path: Path, files: BaseFiles) -> Tensor:
     return fit_picture(picture, size)
 
 
-def _encode_prompts(
+def encode_prompts(
     files: BaseFiles, prompts: list[str], device: torch.device, dtype: torch.dtype
 ) -> list[Tensor]:
     """Text embeddings (1, M, C); the text encoder, which is as large as the transformer, goes again."""

@@ -9,18 +9,26 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from flash_pack.flash_modules.backends.diffusers.cogvideox import add_transfer
-from flash_pack.flash_modules.backends.diffusers.cogvideox.train import LearningTokens, encode_moments
+from flash_pack.flash_modules.backends.diffusers.cogvideox.train import (
+    CHECKPOINTING,
+    Checkpointing,
+    LearningTokens,
+    encode_moments,
+    step_needs,
+)
+from flash_pack.flash_modules.backends.diffusers.cogvideox.train import tokens as tokens_module
 from flash_pack.flash_modules.flexiact.noise_schedule import alphas_cumprod
 from flash_pack.flash_modules.flexiact.performance import Performance
 from flash_pack.flash_modules.flexiact.reweighting import RELEASED
 from flash_pack.flash_modules.flexiact.training.encoded import EncodedView
+from flash_pack.flash_modules.flexiact.training.lesson import Lesson
 from flash_pack.flash_modules.flexiact.training.token_training import (
     Drawn,
-    Lesson,
     TokenTraining,
     TokenTrainingConfig,
     draw,
 )
+from flash_pack.flash_modules.training.cost import counting
 from flash_pack.flash_modules.training.loop import LoopConfig
 from flash_pack.flash_modules.training.run_folder import RunFolder
 from flash_pack.tests.backends.flexiact_oracle import Inputs, OracleAttention, small_inputs
@@ -42,13 +50,13 @@ def _lesson() -> Lesson:
     )
 
 
-def _training(*, checkpointing: bool = False, seed: int = 0) -> TokenTraining:
-    host = LearningTokens(small_transformer(), TOKENS, checkpointing=checkpointing)
-    return TokenTraining(host, _lesson(), TokenTrainingConfig(loop=LOOP, seed=seed))
+def _training(checkpointing: Checkpointing = "none") -> TokenTraining:
+    host = LearningTokens(small_transformer(), TOKENS, checkpointing)
+    return TokenTraining(host, _lesson(), TokenTrainingConfig(loop=LOOP))
 
 
 def _run(training: TokenTraining, folder: Path, steps: int = STEPS) -> RunFolder:
-    run = RunFolder(folder, "run", training.settings("base", {}, 1))
+    run = RunFolder(folder, "run", {})
     done = []
     training.run(run, on_step=done.append, stopped=lambda: len(done) >= steps)
     return run
@@ -111,14 +119,41 @@ def test_only_tokens_learn(tmp_path: Path) -> None:
     assert all(tokens.abs().min() > 0 for tokens in host.tokens.values())
 
 
-def test_checkpointing_changes_nothing() -> None:
-    plain, checkpointed = _training(), _training(checkpointing=True)
+@pytest.mark.parametrize("checkpointing", ["blocks", "cpu"])
+def test_checkpointing_changes_nothing(checkpointing: Checkpointing) -> None:
+    plain, checkpointed = _training(), _training(checkpointing)
     losses = [training.loss(0) for training in (plain, checkpointed)]
     for loss in losses:
         loss.backward()
     assert torch.equal(*losses)
     for one, other in zip(plain.host.tokens.values(), checkpointed.host.tokens.values(), strict=True):
         torch.testing.assert_close(one.grad, other.grad)
+
+
+def test_checkpointing_runs_blocks_again() -> None:
+    calls = {}
+    for checkpointing in CHECKPOINTING:
+        training = _training(checkpointing)
+        assert isinstance(training.host, LearningTokens)
+        seen: list[None] = []
+        for block in training.host.transformer.transformer_blocks:
+            block.attn1.register_forward_hook(lambda *_, seen=seen: seen.append(None))
+        training.loss(0).backward()
+        calls[checkpointing] = len(seen)
+    assert calls == {"none": LAYERS, "blocks": 2 * LAYERS, "cpu": 2 * LAYERS}
+
+
+def test_what_is_kept_of_blocks_goes_to_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The inputs of each block: video, text and the timestep's embedding."""
+    packed: list[int] = []
+
+    class Watched(torch.autograd.graph.saved_tensors_hooks):
+        def __init__(self) -> None:
+            super().__init__(lambda x: packed.append(x.ndim) or x, lambda x: x)
+
+    monkeypatch.setattr(tokens_module, "save_on_cpu", Watched)
+    _training("cpu").loss(0).backward()
+    assert packed == [3, 3, 2] * LAYERS
 
 
 def test_a_run_that_goes_on_is_one_that_never_stopped(tmp_path: Path) -> None:
@@ -159,3 +194,24 @@ def test_moments_are_the_vaes() -> None:
     wanted = 0.7 * (log_variance.clamp(-30, 20) / 2).exp().transpose(0, 1)
     torch.testing.assert_close(deviation, wanted, atol=1e-5, rtol=1e-5)
     assert mean.shape == (5, 16, 8, 12)
+
+
+def test_what_a_step_needs_is_what_all_blocks_take() -> None:
+    """Counted on three blocks, and carried on to six."""
+    host = LearningTokens(small_transformer(num_layers=6), TOKENS, "blocks")
+    needs = step_needs(host, "blocks")
+    inputs = small_inputs((1, 3, 16, 8, 12))
+    with counting() as counter:
+        velocity = host.predict(
+            torch.empty_like(inputs.latents_BFCHW),
+            torch.empty_like(inputs.picture_BFCHW),
+            torch.ones(1, dtype=torch.long),
+            torch.empty_like(inputs.text_embeds_BMC),
+        )
+        velocity.square().mean().backward()
+    assert needs.flops == counter.cost.flops
+    weights = sum(4 * weight.numel() for weight in host.transformer.parameters())
+    tokens = 4 * 4 * 6 * TOKENS * WIDTH
+    assert needs.device_bytes == pytest.approx(weights + tokens + counter.cost.peak_bytes, rel=0.02)
+    waiting = step_needs(host, "cpu")
+    assert 0 < waiting.waiting_bytes < needs.device_bytes - waiting.device_bytes + waiting.waiting_bytes

@@ -18,7 +18,7 @@ class StubClip(Clip):
     """A clip whose frame i is grey of i / 200, with a ramp to the right and down."""
 
     def read(self, indices: object, short_side: int | None = None) -> Tensor:
-        assert short_side is None
+        assert short_side == 1080
         assert isinstance(indices, tuple)
         grey = torch.tensor(indices)[:, None, None] / 200
         ramp = torch.linspace(0, 0.2, WIDTH)[None, :] + torch.linspace(0, 0.3, HEIGHT)[:, None]
@@ -83,7 +83,7 @@ def test_twelve_crops_of_08_lie_from_edge_to_edge() -> None:
     config = ViewConfig(frames=5, height=32, width=48)  # a crop's own size: nothing is resized
     found = list(views(_clip(), config))
     assert len(found) == config.num_views == 12
-    video_FCHW = _clip().read(cut_frames(_clip(), config).indices)
+    video_FCHW = _clip().read(cut_frames(_clip(), config).indices, 1080)
     for number, view in enumerate(found):
         top, left = (0, 3, 5, 8)[number // 3], (0, 6, 12)[number % 3]
         wanted = video_FCHW[..., top : top + 32, left : left + 48]

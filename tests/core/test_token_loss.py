@@ -1,15 +1,17 @@
 """The loss of action tokens, and what a micro-batch draws."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
 
+from flash_pack.flash_modules.files.tensor_file import read_tensors, write_tensors
 from flash_pack.flash_modules.flexiact.noise_schedule import alphas_cumprod
 from flash_pack.flash_modules.flexiact.training.encoded import EncodedView, view_tensors, views_from
+from flash_pack.flash_modules.flexiact.training.lesson import Lesson, kept_lesson, read_lesson, write_lesson
 from flash_pack.flash_modules.flexiact.training.loss import LossConfig, noisy_latents, token_loss
 from flash_pack.flash_modules.flexiact.training.token_training import (
-    Lesson,
     TokenTrainingConfig,
     draw,
     token_loop,
@@ -152,3 +154,44 @@ def test_settings_that_cannot_be_are_refused(make: object, sentence: str) -> Non
     assert callable(make)
     with pytest.raises(ValueError, match=sentence):
         make()
+
+
+def _lesson() -> Lesson:
+    return Lesson(
+        views=[_view(0), _view(1)],
+        caption="a dog",
+        text_embeds=torch.randn(1, 5, 6),
+        empty_embeds=torch.randn(1, 5, 6),
+        clip_sha256="ab",
+    )
+
+
+def test_a_lesson_is_made_once(tmp_path: Path) -> None:
+    made = []
+
+    def make() -> Lesson:
+        made.append(_lesson())
+        return made[-1]
+
+    first, again = (kept_lesson(tmp_path / "lesson.safetensors", make) for _ in range(2))
+    assert len(made) == 1
+    for found in (first, again):
+        assert (found.caption, found.clip_sha256) == ("a dog", "ab")
+        assert torch.equal(found.text_embeds, made[0].text_embeds)
+        assert torch.equal(found.empty_embeds, made[0].empty_embeds)
+        assert all(
+            torch.equal(a.mean_FCHW, b.mean_FCHW) for a, b in zip(found.views, made[0].views, strict=True)
+        )
+
+
+@pytest.mark.parametrize("missing", ["text", "1.mean"])
+def test_a_damaged_lesson_is_refused(missing: str, tmp_path: Path) -> None:
+    path = tmp_path / "lesson.safetensors"
+    write_lesson(path, _lesson())
+    tensors, header = read_tensors(path)
+    del tensors[missing]
+    write_tensors(path, tensors, header)
+    with pytest.raises(
+        ValueError, match=r"lesson\.safetensors is damaged .*: remove it, and it is made again"
+    ):
+        read_lesson(path)

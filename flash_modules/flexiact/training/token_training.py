@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -14,7 +14,9 @@ from ...training.sampling import seeded
 from ..action_file import TransferAction
 from ..noise_schedule import NUM_TIMESTEPS
 from .encoded import EncodedView
-from .loss import LossConfig, check_frames, noisy_latents, token_loss
+from .lesson import Lesson
+from .loss import LossConfig, noisy_latents, token_loss
+from .views import ViewConfig
 
 
 def token_loop() -> LoopConfig:
@@ -88,21 +90,6 @@ def draw(encoded: Sequence[EncodedView], config: TokenTrainingConfig, number: in
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Lesson:
-    """The clip that is learned from, with its caption and the empty prompt encoded, (1, M, C)."""
-
-    views: Sequence[EncodedView]
-    caption: str
-    text_embeds: Tensor
-    empty_embeds: Tensor
-    clip_sha256: str
-
-    def __post_init__(self) -> None:
-        for view in self.views:
-            check_frames(view.mean_FCHW)
-
-
 class TokenTraining:
     """A host and a lesson, ready for training."""
 
@@ -155,19 +142,30 @@ class TokenTraining:
             clip_sha256=self.lesson.clip_sha256,
         )
 
-    def settings(self, base_sha256: str, view: Mapping[str, Any], micro_batches: int) -> dict[str, Any]:
-        """What may not change while a run goes on; a step has so many micro-batches, in all processes."""
-        config = self.config
-        return {
-            "clip": self.lesson.clip_sha256,
-            "caption": self.lesson.caption,
-            "base": base_sha256,
-            "view": dict(view),
-            "tokens": len(next(iter(self.host.tokens.values()))),
-            "difference": config.loss.difference,
-            "text_drop": config.text_drop,
-            "picture_drop": config.picture_drop,
-            **config.loop.settings,
-            "parts_of_a_step": micro_batches,
-            "seed": config.seed,
-        }
+
+def run_settings(
+    config: TokenTrainingConfig,
+    *,
+    clip_sha256: str,
+    caption: str,
+    view: ViewConfig,
+    num_tokens: int,
+    base: str,
+    micro_batches: int,
+) -> dict[str, Any]:
+    """What may not change while a run goes on; a step has so many micro-batches, in all processes.
+
+    `base` is what the host's weights are known by.
+    """
+    return {
+        "clip": {"sha256": clip_sha256, "caption": caption},
+        "view": asdict(view),
+        "base": base,
+        "tokens": num_tokens,
+        "difference": config.loss.difference,
+        "text_drop": config.text_drop,
+        "picture_drop": config.picture_drop,
+        **config.loop.settings,
+        "parts_of_a_step": micro_batches,
+        "seed": config.seed,
+    }

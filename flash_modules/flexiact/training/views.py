@@ -11,6 +11,9 @@ from torch.nn.functional import interpolate
 from ...files.footage import SLACK
 from ...training.clips import Clip
 
+_MOST = 1080
+"""Pixels of a short side. Larger clips are made smaller before they are cropped: 49 frames take gigabytes."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ViewConfig:
@@ -79,7 +82,7 @@ def cut_frames(clip: Clip, config: ViewConfig) -> Cut:
 
 def views(clip: Clip, config: ViewConfig) -> Iterator[Tensor]:
     """Videos (F, 3, H, W) in [0, 1], row by row of crops."""
-    video_FCHW = clip.read(cut_frames(clip, config).indices)
+    video_FCHW = clip.read(cut_frames(clip, config).indices, _MOST)
     for top, left in product(_places(config.rows), _places(config.columns)):
         yield fill(_crop(video_FCHW, top, left, config.crop), config.height, config.width)
 

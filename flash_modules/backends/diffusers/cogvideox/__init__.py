@@ -1,6 +1,6 @@
 """FlexiAct on diffusers' CogVideoX: without ComfyUI."""
 
-from .guidance import guided_velocity
+from .guidance import guided_velocity, latents_shape
 from .load.base import (
     BaseFiles,
     Shape,
@@ -28,6 +28,7 @@ __all__ = [
     "forward_cost",
     "guided_velocity",
     "keep_blocks_on_cpu",
+    "latents_shape",
     "load_text_encoder",
     "load_transformer",
     "load_vae",

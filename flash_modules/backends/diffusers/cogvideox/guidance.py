@@ -47,10 +47,15 @@ def predict_velocity(
     return velocity_BFCHW.to(latents_BFCHW)
 
 
-def _check_shape(transformer: CogVideoXTransformer3DModel, latents_BFCHW: Tensor) -> None:
+def latents_shape(transformer: CogVideoXTransformer3DModel) -> tuple[int, int, int, int]:
+    """The one shape (F, C, H, W) of latents that its learned positions know."""
     config = transformer.config
     frames = (config.sample_frames - 1) // config.temporal_compression_ratio + 1
-    wanted = frames, config.in_channels // 2, config.sample_height, config.sample_width
+    return frames, config.in_channels // 2, config.sample_height, config.sample_width
+
+
+def _check_shape(transformer: CogVideoXTransformer3DModel, latents_BFCHW: Tensor) -> None:
+    config, wanted = transformer.config, latents_shape(transformer)
     found = tuple(latents_BFCHW.shape[1:])
     if found != wanted:
         raise ValueError(

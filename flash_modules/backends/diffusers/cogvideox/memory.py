@@ -7,7 +7,7 @@ from torch import nn
 from ....flexiact.action_file import TransferAction
 from ....flexiact.performance import Performance
 from ....training.cost import Cost, counting
-from .guidance import predict_velocity
+from .guidance import latents_shape, predict_velocity
 from .transfer import add_transfer
 
 _TOKENS = 226
@@ -25,13 +25,12 @@ def forward_cost(transformer: CogVideoXTransformer3DModel, *, boosted: bool, tok
     `boosted` is a step in which heads are wider, for the early boost or a strength. No tokens are no action.
     """
     config = transformer.config
-    frames = (config.sample_frames - 1) // config.temporal_compression_ratio + 1
     layers, width = len(transformer.transformer_blocks), transformer.proj_out.in_features
     timestep_1 = torch.tensor([999 if boosted else 0], device=transformer.device)  # its value is looked at
     with torch.no_grad(), counting() as counter, transformer.device:
         action = TransferAction(name="counted", tokens_LMC=torch.zeros(layers, tokens, width))
         remove = add_transfer(transformer, [Performance(action=action)] if tokens else [])
-        latents = torch.zeros(1, frames, config.in_channels // 2, config.sample_height, config.sample_width)
+        latents = torch.zeros(1, *latents_shape(transformer))
         text_embeds = torch.zeros(1, config.max_text_seq_length, config.text_embed_dim)
         predict_velocity(transformer, latents, latents, timestep_1, text_embeds)
         remove()

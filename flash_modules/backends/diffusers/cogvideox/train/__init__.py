@@ -1,6 +1,14 @@
 """Learning with FlexiAct on diffusers' CogVideoX."""
 
 from .encode import encode_moments
-from .tokens import LearningTokens
+from .needs import Needs, step_needs
+from .tokens import CHECKPOINTING, Checkpointing, LearningTokens
 
-__all__ = ["LearningTokens", "encode_moments"]
+__all__ = [
+    "CHECKPOINTING",
+    "Checkpointing",
+    "LearningTokens",
+    "Needs",
+    "encode_moments",
+    "step_needs",
+]

@@ -1,0 +1,86 @@
+"""What is seen of an action while it is learned: the user's own picture performs it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..backends.diffusers.cogvideox import (
+    BaseFiles,
+    add_transfer,
+    decode_video,
+    encode_picture,
+    guided_velocity,
+    load_vae,
+)
+from ..backends.diffusers.cogvideox.train import LearningTokens
+from ..files.video_files import write_video
+from ..flexiact.performance import Performance
+from ..flexiact.ref_adapter_file import RefAdapter
+from ..flexiact.sampling import TransferConfig, draw_start, draw_step_noise, sample_latents
+from ..flexiact.training.token_training import TokenTraining
+from ..training.run_folder import Progress
+from .transfer import encode_prompts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """A picture of the user's that performs what is learned, and how."""
+
+    image_1HWC: Tensor
+    prompt: str
+    adapter: RefAdapter | None
+    seed: int
+    every: int
+    """Steps between two."""
+
+
+@dataclass(frozen=True)
+class TransferSamples:
+    """Videos on the way, into the run's folder."""
+
+    training: TokenTraining
+    host: LearningTokens
+    files: BaseFiles
+    folder: Path
+    sample: Sample | None
+
+    def step(self, progress: Progress) -> None:
+        if self.sample is not None and progress.step % self.sample.every == 0:
+            self._write(self.folder / f"sample-{progress.step:06d}.mp4", progress.step, self.sample)
+
+    @torch.inference_mode()
+    def _write(self, path: Path, step: int, sample: Sample) -> None:
+        """Perform with the tokens as they are, and then let them learn on."""
+        device, transformer, shape = self.host.device, self.host.transformer, self.files.shape.latents
+        vae = load_vae(self.files, transformer.dtype).to(device)
+        picture_1CHW = encode_picture(vae, sample.image_1HWC).float()
+        action = self.training.learned("sample", step)
+        prompt, negative = self._text_embeds(sample.prompt)
+        self.host.remove()
+        remove = add_transfer(transformer, [Performance(action=action)], sample.adapter)
+        try:
+            latents_FCHW = sample_latents(
+                guided_velocity(
+                    transformer,
+                    picture_1CHW,
+                    prompt,
+                    negative,
+                    TransferConfig.cfg,
+                ),
+                draw_start(*shape, seed=sample.seed).to(device),
+                draw_step_noise(*shape, seed=sample.seed),
+                TransferConfig.steps,
+            )
+        finally:
+            remove()
+            self.host.add()
+        write_video(path, decode_video(vae, latents_FCHW), fps=8)
+
+    def _text_embeds(self, prompt: str) -> list[Tensor]:
+        """Of the prompt and of the empty one; another prompt than the clip's takes the text encoder."""
+        lesson, device = self.training.lesson, self.host.device
+        if prompt == lesson.caption:
+            return [lesson.text_embeds.to(device), lesson.empty_embeds.to(device)]
+        return encode_prompts(self.files, [prompt, ""], device, self.host.transformer.dtype)

@@ -1,0 +1,56 @@
+"""What a run learns from: the views of a clip and its caption, encoded once and kept in the run's folder."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from ...files.tensor_file import check_numbers, read_tensors, short, write_tensors
+from .encoded import EncodedView, view_tensors, views_from
+from .loss import check_frames
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lesson:
+    """The clip that is learned from, with its caption and the empty prompt encoded, (1, M, C)."""
+
+    views: Sequence[EncodedView]
+    caption: str
+    text_embeds: Tensor
+    empty_embeds: Tensor
+    clip_sha256: str
+
+    def __post_init__(self) -> None:
+        for view in self.views:
+            check_frames(view.mean_FCHW)
+
+
+def write_lesson(path: Path, lesson: Lesson) -> None:
+    """Write a lesson, whole or not at all."""
+    texts = {"text": lesson.text_embeds, "empty": lesson.empty_embeds}
+    header = {"caption": lesson.caption, "clip_sha256": lesson.clip_sha256, "views": str(len(lesson.views))}
+    write_tensors(path, view_tensors(lesson.views) | texts, header)
+
+
+def read_lesson(path: Path) -> Lesson:
+    """Read a lesson back. Raises ValueError if it is damaged."""
+    tensors, header = read_tensors(path)
+    check_numbers(tensors, path.name)
+    try:
+        return Lesson(
+            views=views_from(tensors, int(header["views"])),
+            caption=header["caption"],
+            text_embeds=tensors["text"],
+            empty_embeds=tensors["empty"],
+            clip_sha256=header["clip_sha256"],
+        )
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"{path} is damaged ({short(error)}): remove it, and it is made again.") from error
+
+
+def kept_lesson(path: Path, make: Callable[[], Lesson]) -> Lesson:
+    """The lesson that lies there, or one that is made now and then lies there."""
+    if not path.is_file():
+        write_lesson(path, make())
+    return read_lesson(path)

@@ -1,0 +1,188 @@
+"""`python -m flash_modules train-transfer`: from a clip to an action, and from mistakes to sentences."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from flash_pack.flash_modules.backends.diffusers.cogvideox.train import Needs
+from flash_pack.flash_modules.cli import train_transfer as command
+from flash_pack.flash_modules.flexiact.action_file import read_transfer_action
+from flash_pack.flash_modules.flexiact.ref_adapter_file import write_ref_adapter
+from flash_pack.flash_modules.flexiact.training.lesson import read_lesson
+from flash_pack.flash_modules.flexiact.training.views import ViewConfig
+from flash_pack.tests.backends.command_line import run_command, sentence_of
+from flash_pack.tests.backends.small_cogvideox import LAYERS, PROMPT, WIDTH, save_base, small_adapter
+
+Train = Callable[..., int]
+TOKENS = 5
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("train-transfer")
+    save_base(folder / "base")
+    frames = [Image.linear_gradient("L").rotate(9 * i).resize((120, 90)) for i in range(12)]
+    frames[0].save(folder / "turn.gif", save_all=True, append_images=frames[1:], duration=100)
+    Image.effect_noise((150, 100), 90).convert("RGB").save(folder / "picture.png")
+    write_ref_adapter(folder / "adapter.safetensors", small_adapter())
+    return folder
+
+
+def _train(files: Path, runs: Path, *flags: str, **changes: object) -> int:
+    arguments = {
+        "base": files / "base",
+        "clip": files / "turn.gif",
+        "prompt": PROMPT,
+        "tokens": TOKENS,
+        "steps": 3,
+        "device": "cpu",
+        "runs": runs,
+        "out": "turn",
+        **{name.replace("_", "-"): value for name, value in changes.items()},
+    }
+    with pytest.MonkeyPatch.context() as patch:  # twelve views take seconds
+        patch.setattr(command, "ViewConfig", partial(ViewConfig, columns=1, rows=2))
+        return run_command("train-transfer", arguments, *flags)
+
+
+@pytest.fixture
+def train(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Train:
+    """The command with arguments that work, except for those that are given."""
+    few = Needs(flops=10**12, device_bytes=2**20, waiting_bytes=2**20)  # counting takes seconds
+    monkeypatch.setattr(command, "step_needs", lambda *_: few)
+    return partial(_train, files, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def usual(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run with the arguments that work; what it takes is counted, too."""
+    runs = tmp_path_factory.mktemp("usual")
+    assert _train(files, runs) == 0
+    return runs / "turn"
+
+
+def test_an_action_is_learned(usual: Path) -> None:
+    action = read_transfer_action(usual / "turn.safetensors")
+    assert action.tokens_LMC.shape == (LAYERS, TOKENS, WIDTH)
+    assert action.tokens_LMC.abs().min() > 0
+    assert (action.steps, action.prompt, len(action.clip_sha256)) == (3, PROMPT, 64)
+    assert len(read_lesson(usual / "lesson.safetensors").views) == 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "changes"),
+    [
+        (("--checkpointing", "none"), {}),
+        (("--checkpointing", "cpu"), {}),
+    ],
+)
+def test_what_saves_memory_changes_nothing(
+    flags: tuple[str, ...], changes: dict[str, Any], train: Train, usual: Path, tmp_path: Path
+) -> None:
+    assert train(*flags, **changes) == 0
+    found, wanted = (load_file(path / "turn.safetensors") for path in (tmp_path / "turn", usual))
+    for name, tokens in wanted.items():
+        torch.testing.assert_close(found[name], tokens, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"seed": 1}, {"lr": 1e-3}, {"prompt": "a dog"}, {"start": 0.3}, {"end": 0.8}]
+)
+def test_every_setting_counts(changes: dict[str, Any], train: Train, usual: Path, tmp_path: Path) -> None:
+    assert train(**changes) == 0
+    found, wanted = (load_file(path / "turn.safetensors") for path in (tmp_path / "turn", usual))
+    assert not all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+
+def test_a_run_goes_on_where_it_was(
+    train: Train,
+    usual: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert train(steps=1, save_steps=1) == 0
+    monkeypatch.delattr(command, "load_vae")  # the lesson is there
+    assert train() == 0
+    assert "Going on from step 1." in capsys.readouterr().out
+    found, wanted = (load_file(path / "turn.safetensors") for path in (tmp_path / "turn", usual))
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+
+def test_a_run_of_another_clip_is_not_gone_on_with(
+    train: Train, files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(steps=1) == 0
+    frames = [Image.radial_gradient("L").rotate(9 * i).resize((120, 90)) for i in range(12)]
+    frames[0].save(tmp_path / "other.gif", save_all=True, append_images=frames[1:], duration=100)
+    assert train(clip=tmp_path / "other.gif") == 2
+    assert "clip" in sentence_of(capsys.readouterr().err)
+
+
+def test_a_picture_performs_on_the_way_and_learning_goes_on_as_without(
+    train: Train, files: Path, usual: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flash_pack.flash_modules.flexiact.sampling.TransferConfig.steps", 2)
+    assert train(image=files / "picture.png", ref_adapter=files / "adapter.safetensors", sample_steps=2) == 0
+    assert [path.name for path in tmp_path.glob("turn/sample-*")] == ["sample-000002.mp4"]
+    found, wanted = (load_file(path / "turn.safetensors") for path in (tmp_path / "turn", usual))
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+
+def test_a_dry_run_says_what_is_needed(
+    train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train("--dry-run") == 0
+    said = capsys.readouterr()
+    assert "A step takes 1 TFLOP and 0.0 GiB of memory, and 0.0 GiB of the computer's" in said.out + said.err
+    assert "turn.gif has" not in said.out + said.err  # 12 frames are enough for 9
+    assert not (tmp_path / "turn").exists()
+
+
+def test_short_clips_are_spread_and_it_is_said(train: Train, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train("--dry-run", end=0.5) == 0
+    said = capsys.readouterr()
+    assert "turn.gif has 6 frames there, and some are shown twice to make 9." in said.out + said.err
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"tokens": 0}, "--tokens must be 1 or more, but it is 0"),
+        ({"sample_steps": 0}, "--sample-steps must be 1 or more"),
+        ({"ref_adapter": "adapter.safetensors"}, "are for samples: give their --image, too"),
+        ({"clip": "picture.png"}, "picture.png cannot be used as a clip"),
+        ({"clip": "none.mp4"}, "none.mp4 cannot be used as a clip"),
+        ({"start": 9}, "turn.gif lasts 1.20 s, and the cut goes from 9 to"),
+        ({"prompt": "dogs " * 6}, "The prompt has 13 tokens, and CogVideoX-5b-I2V reads 10"),
+        ({"base": "nowhere"}, "nowhere is not a model in diffusers' layout"),
+        ({"seed": -1}, "--seed must lie between"),
+        ({"lr": 2}, "`learning_rate` must lie between 0 and 1"),
+    ],
+)
+def test_mistakes_are_sentences(
+    changes: dict[str, Any],
+    sentence: str,
+    files: Path,
+    train: Train,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(files)
+    assert train(**changes) == 2
+    assert sentence in sentence_of(capsys.readouterr().err)
+
+
+def test_too_little_memory_is_told_before_anything_is_learned(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "free_memory", lambda device: 1000)
+    assert train() == 2
+    assert "0.0 GiB are free on cpu: give --checkpointing cpu" in sentence_of(capsys.readouterr().err)
+    assert not (tmp_path / "turn").exists()

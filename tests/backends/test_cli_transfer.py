@@ -213,6 +213,8 @@ def test_mistakes_are_sentences(
         ({"num_layers": 4}, "lack transformer_blocks.3"),
         ({"num_layers": 10**6}, "`num_layers` is 1000000, as in no model"),
         ({"sample_frames": "many"}, "config.json is damaged: download it again"),
+        ({"sample_width": 0}, "config.json is damaged: download it again (`sample_width` is 0)"),
+        ({"sample_height": 10**9}, "`sample_height` is 1000000000"),
     ],
 )
 def test_other_bases_are_refused(

@@ -7,6 +7,7 @@ import pytest
 
 from flash_pack.tests.fuzz.__main__ import BAD, Outcome, fuzz, show, try_file
 from flash_pack.tests.fuzz.kinds import Kind, make_kinds
+from flash_pack.tests.fuzz.transfer_kinds import transfer_kinds
 
 FILES = 3
 """Of each kind."""
@@ -14,7 +15,8 @@ FILES = 3
 
 @pytest.fixture(scope="module")
 def kinds(tmp_path_factory: pytest.TempPathFactory) -> list[Kind]:
-    return make_kinds(tmp_path_factory.mktemp("fuzz") / "good", large=10**7)
+    folder = tmp_path_factory.mktemp("fuzz")
+    return [*make_kinds(folder / "good", large=10**7), *transfer_kinds(folder / "good-transfer")]
 
 
 def test_spoiled_files_are_read_or_refused_in_a_sentence(kinds: list[Kind], tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ if not __package__:  # a script of its own, and no part of pytest
     import conftest  # noqa: F401
 
 from flash_pack.tests.fuzz.kinds import Kind, make_kinds, spoil
+from flash_pack.tests.fuzz.transfer_kinds import transfer_kinds
 
 SECONDS = 20.0
 GIB = 2**30
@@ -173,7 +174,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         (folder / "good").mkdir()
-        kinds = make_kinds(folder / "good")
+        kinds = [*make_kinds(folder / "good"), *transfer_kinds(folder / "good-transfer")]
         chosen = [kind for kind in kinds if not args.kind or args.kind in kind.name]
         log = args.keep.open("w") if args.keep else None
 

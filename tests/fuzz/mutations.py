@@ -136,7 +136,7 @@ def spoil_header(metadata: dict[str, str], draw: random.Random) -> dict[str, str
         old = spoiled.pop(name)
         choices = (old[:-1], "", "[" * 10**5, "\0", "9" * 5000, json.dumps(draw.choice(ODD_VALUES)))
         if draw.random() < 0.8:
-            spoiled[name] = draw.choice((*choices, *[spoil_json(old.encode(), draw).decode()] * 5))
+            spoiled[name] = draw.choice((*choices, *[spoil_json(old.encode() or b"0", draw).decode()] * 5))
     return spoiled
 
 

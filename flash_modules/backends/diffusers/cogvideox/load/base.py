@@ -99,7 +99,15 @@ def other_model(config: Mapping[str, Any]) -> str | None:
     return found
 
 
+_MOST = 1024
+"""Latent pixels of a side, and frames: more than any CogVideoX makes."""
+
+
 def _shape(config: Mapping[str, Any]) -> Shape:
+    """The shape of its videos. Raises ValueError for sizes of no model."""
+    for name in ("sample_frames", "sample_width", "sample_height", "temporal_compression_ratio"):
+        if not 1 <= int(config.get(name, 1)) <= _MOST:
+            raise ValueError(f"`{name}` is {short(config[name])}")
     frames, step = int(config.get("sample_frames", 49)), int(config.get("temporal_compression_ratio", 4))
     return Shape(
         frames=frames,

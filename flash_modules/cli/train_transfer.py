@@ -35,7 +35,7 @@ from ..training.run_folder import SETTINGS, RunFolder, check_run_name
 from .clips import check_seed
 from .device import find_device, free_memory
 from .processes import AcceleratedProcesses
-from .progress import Bars
+from .progress import Bars, Board
 from .run import Say, add_run_arguments, find_dtype, loop_config, open_run, silent, train_and_write
 from .transfer import encode_prompts, fitted_picture
 from .transfer_samples import Sample, TransferSamples
@@ -136,6 +136,7 @@ def _train(
             processes,
             say,
             bars=Bars(device, steps=steps, silent=not processes.is_first),
+            board=Board(run.path),
             samples=TransferSamples(training, host, files, run.path, sample),
             train=training.run,
             write=lambda path, step: write_transfer_action(path, training.learned(path.stem, step)),

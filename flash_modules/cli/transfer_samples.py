@@ -15,6 +15,7 @@ from ..backends.diffusers.cogvideox import (
     load_vae,
 )
 from ..backends.diffusers.cogvideox.train import LearningTokens
+from ..files.provenance import Origin
 from ..files.video_files import write_video
 from ..flexiact.performance import Performance
 from ..flexiact.ref_adapter_file import RefAdapter
@@ -76,7 +77,7 @@ class TransferSamples:
         finally:
             remove()
             self.host.add()
-        write_video(path, decode_video(vae, latents_FCHW), fps=8)
+        write_video(path, decode_video(vae, latents_FCHW), 8, Origin())
 
     def _text_embeds(self, prompt: str) -> list[Tensor]:
         """Of the prompt and of the empty one; another prompt than the clip's takes the text encoder."""

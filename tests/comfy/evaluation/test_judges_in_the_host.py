@@ -12,8 +12,11 @@ from torchvision.models.optical_flow import raft_large
 from torchvision.transforms.functional import center_crop, resize, to_tensor
 
 from flash_pack.flash_modules.evaluation.distances import frechet_distance
-from flash_pack.flash_modules.evaluation.judges.i3d import colours
+from flash_pack.flash_modules.evaluation.judges.find import CLIP, I3D_FLOW, I3D_RGB, RAFT, VIDEOMAE
+from flash_pack.flash_modules.evaluation.judges.i3d import I3d, colours
+from flash_pack.flash_modules.evaluation.judges.load import load_judges
 from flash_pack.flash_modules.evaluation.judges.raft import RaftJudge
+from flash_pack.flash_modules.evaluation.measures import FLOW, RGB, Standard, features, score
 
 
 def scipys(one_NC: Tensor, other_MC: Tensor) -> float:
@@ -72,3 +75,25 @@ def test_i3d_sees_colours_as_torchvisions_path_through_pillow_gives_them() -> No
     wanted_CHW = to_tensor(center_crop(resize(picture, 224), [224, 224])) * 2 - 1
     found_CHW = colours(bytes_HWC[None].float() / 255)[0]
     assert ((found_CHW - wanted_CHW).abs() * 127.5).max() < 1.01
+
+
+def test_cosine_flow_comes_from_files_through_both_networks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("flash_pack.flash_modules.evaluation.judges.find.HF_HUB_CACHE", str(tmp_path))
+    torch.manual_seed(0)
+    torch.save(raft_large(weights=None).state_dict(), tmp_path / RAFT.names[0])
+    torch.save(I3d(2).state_dict(), tmp_path / I3D_FLOW.names[0])
+    judges = load_judges(tmp_path, torch.device("cpu"))
+    assert [note.partition(" is missing")[0] for note in judges.notes] == [
+        CLIP.title,
+        VIDEOMAE.title,
+        I3D_RGB.title,
+    ]
+    video_FHWC = torch.rand(3, 32, 48, 3)
+    own, other = (features(video, judges) for video in (video_FHWC, video_FHWC.flip(0)))
+    standard = Standard(picture_1HWC=video_FHWC[:1], truth=own)
+    assert score(video_FHWC, own, standard, judges)[FLOW.key] == pytest.approx(1.0, abs=1e-5)
+    assert score(video_FHWC, other, standard, judges)[FLOW.key] < 1 - 1e-6
+    assert RGB.key not in score(video_FHWC, own, standard, judges)

@@ -215,3 +215,12 @@ def test_what_a_step_needs_is_what_all_blocks_take() -> None:
     assert needs.device_bytes == pytest.approx(weights + tokens + counter.cost.peak_bytes, rel=0.02)
     waiting = step_needs(host, "cpu")
     assert 0 < waiting.waiting_bytes < needs.device_bytes - waiting.device_bytes + waiting.waiting_bytes
+
+
+def test_tokens_that_are_taken_out_leave_no_checkpointing_behind() -> None:
+    host = LearningTokens(small_transformer(), TOKENS, "blocks")
+    assert host.transformer.is_gradient_checkpointing
+    host.remove()
+    assert not host.transformer.is_gradient_checkpointing
+    host.add()
+    assert host.transformer.is_gradient_checkpointing

@@ -19,11 +19,12 @@ from ..files.json_file import read_json
 from ..files.video_files import as_picture, fit_picture, write_picture, write_video
 from ..files.whole import check_place, whole, write_text
 from .evaluate import Material
-from .films import Film, read_film, read_film_at, times_of
+from .films import Film, read_film_at
 from .study_page import study_page
 
 FORMAT = 1
-_FPS = 8
+_FASTEST = 24
+"""Frames per second at most; GIF and WebP show no more than 50, and pages with many videos stay quick."""
 _SIDE = 384
 """Pixels of the long side of a video in the study."""
 
@@ -126,43 +127,55 @@ class _Writer:
         """A question and its control, in drawn order for the page."""
         methods = self._draw.sample(sorted(self._material.methods), len(self._material.methods))
         films = [self._material.methods[method][name] for method in methods]
-        videos = [_read(film) for film in films]
+        fps = min(_FASTEST, max(_rate(film) for film in films))
+        videos = [_read(film, fps) for film in films]
         picture = self._material.pictures.get(name)
         size = (videos[0].shape[2], videos[0].shape[1])
         picture_1HWC = videos[0][:1] if picture is None else fit_picture(picture, size)
-        question = self._question(picture_1HWC, self._prompt(name), videos)
-        control, right = self._control(times_of(films[0]), len(methods))
+        question = self._question(picture_1HWC, self._prompt(name), videos, fps)
+        control, right = self._control(max(map(len, videos)), fps, len(methods))
         pair = Pair(question=question["id"], name=name, methods=methods, control=control["id"], right=right)
         return pair, self._draw.sample([question, control], 2)
 
-    def _control(self, times: tuple[float, ...], count: int) -> tuple[dict[str, Any], int]:
+    def _control(self, num_frames: int, fps: int, count: int) -> tuple[dict[str, Any], int]:
         """A true clip among its still picture and true clips of other pictures, and which one it is."""
         true = self._draw.choice(sorted(self._material.truths))
         others = [name for name in sorted(self._material.truths) if name != true]
         wrong = self._draw.sample(others, min(max(0, count - 2), len(others)))
+        times = [frame / fps for frame in range(num_frames)]
         video_FHWC = read_film_at(self._material.truths[true], times)
-        candidates = [video_FHWC, video_FHWC[:1].expand(len(times), -1, -1, -1)]
+        candidates = [video_FHWC, video_FHWC[:1].expand(num_frames, -1, -1, -1)]
         candidates += [read_film_at(self._material.truths[name], times) for name in wrong]
         order = self._draw.sample(range(len(candidates)), len(candidates))
-        question = self._question(video_FHWC[:1], self._prompt(true), [candidates[i] for i in order])
+        question = self._question(video_FHWC[:1], self._prompt(true), [candidates[i] for i in order], fps)
         return question, order.index(0)
 
     def _prompt(self, name: str) -> str:
         return self._material.prompts.get(name, "")
 
-    def _question(self, picture_1HWC: Tensor, prompt: str, videos: Sequence[Tensor]) -> dict[str, Any]:
+    def _question(
+        self, picture_1HWC: Tensor, prompt: str, videos: Sequence[Tensor], fps: int
+    ) -> dict[str, Any]:
         size = _fitting(picture_1HWC)
         picture = f"{_mark(self._draw)}.png"
         write_picture(self._folder / picture, as_picture(_resized(picture_1HWC, size)[0]))
         files = [f"{_mark(self._draw)}.webp" for _ in videos]
         for file, video_FHWC in zip(files, videos, strict=True):
-            write_video(self._folder / file, iter(_resized(video_FHWC, size)), _FPS)
+            write_video(self._folder / file, iter(_resized(video_FHWC, size)), fps)
         return {"id": _mark(self._draw), "picture": picture, "prompt": prompt, "videos": files}
 
 
-def _read(film: Film) -> Tensor:
+def _rate(film: Film) -> int:
+    """Frames per second, on average."""
+    times = film.footage.times
+    return max(1, round((len(times) - 1) / (times[-1] - times[0])))
+
+
+def _read(film: Film, fps: int) -> Tensor:
+    """What is seen of it so often a second, from its start to its end: each video has its own speed."""
+    seconds = film.footage.end - film.footage.times[0]
     try:
-        return read_film(film)
+        return read_film_at(film, [frame / fps for frame in range(max(1, round(seconds * fps)))])
     except ValueError as error:
         raise ValueError(f"{film.path} cannot be asked about: {error}.") from error
 

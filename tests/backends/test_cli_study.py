@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageSequence
 
 from flash_pack.flash_modules.evaluation.study_page import study_page
 from flash_pack.flash_modules.files.video_files import write_video
@@ -69,8 +69,27 @@ def test_nothing_that_raters_get_tells_whose_a_video_is(study: tuple[Path, dict[
             assert not {"exif", "xmp", "comment"} & picture.info.keys()
             picture.load()
             if getattr(picture, "n_frames", 1) > 1:
-                assert picture.info["duration"] == 125  # alike, whatever it was
+                assert picture.info["duration"] % 83 <= 2  # all at 12 frames per second
     assert not list(folder.glob("*.json"))
+
+
+def test_videos_of_other_rates_keep_their_speeds(study: tuple[Path, dict[str, Any]]) -> None:
+    """The good ones last 1 s (8 frames, 8 a second), the bad ones 2/3 s (12 a second)."""
+    folder, key = study
+    page = (folder / "index.html").read_text(encoding="utf-8")
+    questions = json.loads(page.partition('id="data">')[2].partition("</script>")[0])["questions"]
+    by_id = {question["id"]: question for question in questions}
+    for pair in key["pairs"]:
+        for method, name in zip(pair["methods"], by_id[pair["question"]]["videos"], strict=True):
+            with Image.open(folder / name) as video:
+                milliseconds = sum(frame.info["duration"] for frame in loaded(video))
+            assert milliseconds == pytest.approx(1000 if method == "good" else 667, abs=10)
+
+
+def loaded(video: Image.Image) -> Iterator[Image.Image]:
+    for frame in ImageSequence.Iterator(video):
+        frame.load()
+        yield frame
 
 
 def test_every_question_has_a_control_with_one_true_clip(study: tuple[Path, dict[str, Any]]) -> None:

@@ -121,6 +121,15 @@ def test_another_override_goes_on_working(model, inputs, before: bool) -> None:
     assert difference(found, comfyui_velocity(transferred(model, case), inputs, BOOSTED)) < 1e-6
 
 
+def test_a_cache_of_another_node_may_stand_in_for_the_model(model, inputs) -> None:
+    """As EasyCache does, inside of our wrapper or outside."""
+    from comfy.patcher_extension import WrappersMP
+
+    m, kept = transferred(model, WHOLE), inputs.latents_BFCHW.transpose(1, 2)
+    m.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "cache", lambda executor, *args, **kwargs: kept)
+    assert torch.equal(comfyui_velocity(m, inputs, BOOSTED), inputs.latents_BFCHW)
+
+
 def test_blocks_that_are_left_out_are_told(model, inputs) -> None:
     def skip(hidden_states, encoder_hidden_states, **_):
         return hidden_states, encoder_hidden_states

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from statistics import fmean
 
-from ..judge.measures import Scores
+from ..judge.measures import Scores, gap_closed
 from .results import spread
 from .transfer_arms import ARMS, BEFORE, DETAILED
 from .transfer_exam import Errors
@@ -27,6 +27,7 @@ def tables(runs: Sequence[Run], judge: Judge) -> str:
         _videos(by, arms, judge),
         _beside(by, arms, judge),
         _details(by, judge),
+        _by_action(by, judge),
     ]
     return "\n\n".join(parts)
 
@@ -199,6 +200,22 @@ def _details(by: _Runs, judge: Judge) -> str:
         rows.append([way, *cells])
     titles = [field.metadata["title"] for field in fields(Scores) if field.name in _DETAILS]
     return _table([f"videos of {DETAILED}", *titles], rows)
+
+
+def _by_action(by: _Runs, judge: Judge) -> str:
+    """How much of the way to the floor the arm goes, run by run, decoded in each way."""
+    ways = list(judge.decoders)
+    rows = []
+    for run in (run for run in _of(by, DETAILED) if (BEFORE, run.action, run.seed) in by):
+        before, found = by[BEFORE, run.action, run.seed].scores(judge)[run.action], run.detailed(judge)
+        start, floor = _mean(before, "joint_error"), _mean(before, "joint_floor")
+        ends = [_mean(found[way], "joint_error") for way in ways]
+        went = [f"{end:.1f} ({gap_closed(start, end, floor):.0%})" for end in ends]
+        still = _mean(before, "still_error")
+        rows.append([run.action, f"{start:.1f}", *went, f"{still:.1f}", f"{floor:.1f}"])
+    return _table(
+        [f"joint error, %, of {DETAILED} (way to the floor)", "before", *ways, "still", "floor"], rows
+    )
 
 
 def _mean(scores: Sequence[Scores], name: str) -> float:

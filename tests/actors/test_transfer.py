@@ -179,7 +179,7 @@ def fake(run: Run, new: float, control: float, error: float, *, whole: bool = Tr
 
 def test_tables_take_off_what_another_lesson_does(tmp_path: Path, tiny_base: Path) -> None:
     runs = []
-    for arm, better in (("#2", 0.0), ("#5", 0.04)):
+    for arm, better in ((BEFORE, -0.3), ("#2", 0.0), ("#5", 0.04)):
         for action, control in (("arm wave", "soccer shoot"), ("soccer shoot", "arm wave")):
             runs.append(run_at(tmp_path, tiny_base, arm=arm, action=action, control=control))
             fake(runs[-1], new=0.5 - better, control=0.7, error=9.0 - 10 * better)
@@ -189,7 +189,7 @@ def test_tables_take_off_what_another_lesson_does(tmp_path: Path, tiny_base: Pat
         fake(run, new=new, control=0.7, error=0.0, whole=False)
         (run.folder / "exam-00002.json").unlink()
     judge = SimpleNamespace(decoders=["as it is"])
-    denoising, course, gaps, steps, videos, beside, details = tables(runs, judge).split("\n\n|")
+    denoising, course, gaps, steps, videos, beside, details, way = tables(runs, judge).split("\n\n|")
     assert "| #2 | 2 | 0.5000 ± 0.0000 | 0.7000 ± 0.0000 | 0.2000 ± 0.0000 | 0.0500 ± 0.0000 |" in denoising
     assert "| #5 | 2 | 0.4600 ± 0.0000 | 0.7000 ± 0.0000 | 0.2400 ± 0.0000 |" in denoising
     assert "| #5 | new looks | 0.4600 | 0.4600 | 0.4600 |" in course
@@ -204,6 +204,7 @@ def test_tables_take_off_what_another_lesson_does(tmp_path: Path, tiny_base: Pat
     assert expected in beside
     assert "0.00 ± 0.00 (0 of 2)" in beside
     assert "first jump ratio, 1 is best" in details
+    assert "| arm wave | 12.0 | 1.0 (110%) | 12.0 | 2.0 |" in way
     assert "| as it is | 1.0 ± 0.0 | 1.00 ± 0.00 | 1.00 ± 0.00 | 8.60 ± 0.00 | 1.00 ± 0.00 |" in details
 
 

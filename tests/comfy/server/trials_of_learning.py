@@ -39,8 +39,15 @@ def short(lesson: Lesson) -> Lesson:
 
 @pytest.fixture
 def tell(request: pytest.FixtureRequest) -> Callable[[str], None]:
-    """Writes a figure where it is seen."""
-    return request.config.get_terminal_writer().line
+    """Writes figures where they are seen, also of what passes."""
+    plugins = request.config.pluginmanager
+    capture, reporter = plugins.getplugin("capturemanager"), plugins.getplugin("terminalreporter")
+
+    def tell(text: str) -> None:
+        with capture.global_and_fixture_disabled():
+            reporter.write_line(text)
+
+    return tell
 
 
 def finished(server: Server, prompt: dict[str, Any]) -> dict[str, Any]:

@@ -20,12 +20,13 @@ from flash_modules.backends.diffusers.sd15 import (
     load_vae,
     make_detail_decoder,
 )
-from flash_modules.backends.diffusers.sd15.train.detail import DetailTraining, DetailTrainingConfig
+from flash_modules.backends.diffusers.sd15.train.detail import DiffusersVae, detail_training
 from flash_modules.evaluation.metrics import psnr, ssim
 from flash_modules.flash.augment import Augmentation, crop
 from flash_modules.flash.decoder_file import read_detail_decoder
 from flash_modules.flash.detail_decoder import DetailDecoder
 from flash_modules.flash.distortion import DistortionConfig, distort
+from flash_modules.flash.training.detail_training import DetailTraining, DetailTrainingConfig
 from flash_modules.training import clips as training_clips
 from flash_modules.training.sampling import SamplingConfig, seeded, take_frames
 
@@ -116,7 +117,7 @@ def measure_details(args: argparse.Namespace) -> None:
                 loop=replace(DetailTrainingConfig().loop, steps=args.steps, learning_rate=args.lr, keep=1),
                 seed=seed,
             )
-            training = DetailTraining(load_vae(args.vae), args.vae.stem, taught, config, torch.device("cpu"))
+            training = detail_training(load_vae(args.vae), args.vae.stem, taught, config, torch.device("cpu"))
             folder = args.out / f"{name.replace(' ', '-')}-seed{seed}-{args.steps}"
             for kind, quality in result(training, cases, folder).items():
                 rows.setdefault(name + kind, []).append(quality)
@@ -179,12 +180,14 @@ def make_case(
     return Case(first_1CHW=video_FCHW[:1], true_FCHW=video_FCHW[1:], latents=latents)
 
 
-def result(training: DetailTraining, cases: Sequence[Case], folder: Path) -> Mapping[str, Quality]:
+def result(
+    training: DetailTraining[DiffusersVae], cases: Sequence[Case], folder: Path
+) -> Mapping[str, Quality]:
     """Qualities of one decoder, from its folder if they are there, else made and kept there."""
 
     def make() -> dict[str, Any]:
         learn(training, folder)
-        found = measure(decode_with(training.vae, training.decoder), cases)
+        found = measure(decode_with(training.host.vae, training.decoder), cases)
         return {kind: asdict(quality) for kind, quality in found.items()}
 
     read = kept(folder / "result.json", {**training.settings(1), "cases": len(cases)}, make)

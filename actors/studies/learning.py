@@ -19,12 +19,13 @@ from flash_modules.backends.diffusers.sd15 import (
     load_base,
 )
 from flash_modules.backends.diffusers.sd15.train.action import DiffusersHost, action_training
-from flash_modules.backends.diffusers.sd15.train.detail import DetailTraining
+from flash_modules.backends.diffusers.sd15.train.detail import DiffusersVae
 from flash_modules.cli.run import stop_signals
 from flash_modules.files.video_files import write_video
 from flash_modules.flash.augment import AugmentConfig
 from flash_modules.flash.detail_decoder import DetailDecoder
 from flash_modules.flash.training.action_training import ActionTraining, ActionTrainingConfig
+from flash_modules.flash.training.detail_training import DetailTraining
 from flash_modules.flash.training.exam import ExamConfig
 from flash_modules.flash.training.latent_pool import PoolConfig
 from flash_modules.flash.training.loss import denoising_losses
@@ -160,7 +161,7 @@ def prepare(
 
 
 def learn(
-    training: ActionTraining[DiffusersHost] | DetailTraining,
+    training: ActionTraining[DiffusersHost] | DetailTraining[DiffusersVae],
     folder: Path,
     on_progress: Callable[[int], object] = lambda step: None,
 ) -> None:

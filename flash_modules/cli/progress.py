@@ -6,17 +6,16 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
-from einops import rearrange
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from ..backends.diffusers.sd15.train.detail import DetailTraining
 from ..files.provenance import Origin
 from ..files.video_files import as_picture, write_picture, write_video
 from ..files.whole import NotWritten, telling_what_fails
 from ..flash.sampling import SamplerConfig
 from ..flash.training.action_training import ActionTraining, Host
+from ..flash.training.detail_training import DetailHost, DetailTraining
 from ..training.exam import Marks
 from ..training.run_folder import Progress
 from .device import used_memory
@@ -145,7 +144,7 @@ class Samples:
 class SamplePictures:
     """Pictures of the detail decoder at work, on the way: true, the VAE alone, ours, and what ours is off."""
 
-    training: DetailTraining
+    training: DetailTraining[DetailHost]
     folder: Path
     every: int
     """Steps between two."""
@@ -153,6 +152,5 @@ class SamplePictures:
     def step(self, progress: Progress) -> None:
         if progress.step % self.every:
             return
-        rows = self.training.sample(0)
-        sheet_HWC = rearrange(list(rows.values()), "r f c h w -> (r h) (f w) c")
-        write_picture(self.folder / f"sample-{progress.step:06d}.png", as_picture(sheet_HWC))
+        sheet = as_picture(self.training.sample_sheet())
+        write_picture(self.folder / f"sample-{progress.step:06d}.png", sheet)

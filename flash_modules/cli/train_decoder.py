@@ -7,7 +7,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ..backends.diffusers.sd15 import load_vae
-from ..backends.diffusers.sd15.train.detail import DetailTraining, DetailTrainingConfig
+from ..backends.diffusers.sd15.train.detail import DiffusersVae, detail_training
+from ..flash.training.detail_training import DetailTraining, DetailTrainingConfig
 from ..training.loop import LoopConfig
 from ..training.run_folder import check_run_name
 from .clips import add_clip_arguments, check_seed, look_for_clips, sampling_config
@@ -88,17 +89,20 @@ def train_decoder(args: argparse.Namespace) -> None:
     clips = look_for_clips(args, silent=not processes.is_first)
     for line in listing(clips):
         say(line)
-    training = DetailTraining(vae, args.vae.stem, clips.used, config, processes.device)
+    training = detail_training(vae, args.vae.stem, clips.used, config, processes.device)
     _train(args, training, processes, say)
 
 
 def _train(
-    args: argparse.Namespace, training: DetailTraining, processes: AcceleratedProcesses, say: Say
+    args: argparse.Namespace,
+    training: DetailTraining[DiffusersVae],
+    processes: AcceleratedProcesses,
+    say: Say,
 ) -> None:
     loop = training.config.loop
     with open_run(args, training.settings(loop.accumulation * processes.count), processes) as run:
         pictures = SamplePictures(training, run.path, args.sample_steps)
-        bars = Bars(training.device, steps=loop.steps, silent=not processes.is_first)
+        bars = Bars(training.host.device, steps=loop.steps, silent=not processes.is_first)
         train_and_write(
             run,
             loop.steps,
@@ -113,9 +117,9 @@ def _train(
         )
 
 
-def _memory_is_full(training: DetailTraining) -> ValueError:
+def _memory_is_full(training: DetailTraining[DiffusersVae]) -> ValueError:
     size, frames = training.config.size, training.config.frames
     return ValueError(
-        f"The memory of {training.device} is full with {frames} frames of {size} x {size} in a step: "
+        f"The memory of {training.host.device} is full with {frames} frames of {size} x {size} in a step: "
         "give `--frames-per-step 1`, or a smaller --size. The last checkpoint is kept."
     )

@@ -16,8 +16,9 @@ from actors.world.clips import clip_video, make_clip
 from actors.world.looks import draw_look
 from actors.world.motion import draw_motion
 from flash_modules.backends.diffusers.sd15 import encode_picture, load_vae, make_detail_decoder
-from flash_modules.backends.diffusers.sd15.train.detail import DetailTraining, DetailTrainingConfig
+from flash_modules.backends.diffusers.sd15.train.detail import detail_training
 from flash_modules.flash.decoder_file import read_detail_decoder
+from flash_modules.flash.training.detail_training import DetailTraining, DetailTrainingConfig
 from flash_modules.training.clips import find_clips
 from flash_modules.training.sampling import SamplingConfig
 
@@ -103,7 +104,7 @@ def test_a_decoder_from_a_file_is_measured_as_in_training(
     clips = write_actors(tmp_path / "clips", 1)
     config = DetailTrainingConfig(size=32, frames=1, width=4, sampling=SamplingConfig(num_frames=3))
     device = torch.device("cpu")
-    training = DetailTraining(load_vae(vae), "vae", find_clips([clips]).used, config, device)
+    training = detail_training(load_vae(vae), "vae", find_clips([clips]).used, config, device)
     for weight in training.decoder.parameters():
         weight.data = 0.05 * torch.randn_like(weight)
     training.write(tmp_path / "mine.safetensors", 0)

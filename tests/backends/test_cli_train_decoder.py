@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 
 from flash_pack.flash_modules.backends.diffusers.sd15 import load_vae
-from flash_pack.flash_modules.backends.diffusers.sd15.train.detail import DetailTraining
 from flash_pack.flash_modules.files.tensor_file import read_tensors
 from flash_pack.flash_modules.flash.decoder_file import check_vae, read_detail_decoder
+from flash_pack.flash_modules.flash.training.detail_training import DetailTraining
 from flash_pack.tests.backends.command_line import run_command, sentence_of
 
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from flash_pack.flash_modules.backends.diffusers.sd15 import load_vae
-from flash_pack.flash_modules.backends.diffusers.sd15.train.detail import DetailTraining, DetailTrainingConfig
+from flash_pack.flash_modules.backends.diffusers.sd15.train.detail import DiffusersVae, detail_training
 from flash_pack.flash_modules.flash.distortion import DistortionConfig
+from flash_pack.flash_modules.flash.training.detail_training import DetailTraining, DetailTrainingConfig
 from flash_pack.flash_modules.training.clips import find_clips
 from flash_pack.flash_modules.training.loop import LoopConfig
 from flash_pack.flash_modules.training.run_folder import RunFolder
@@ -18,7 +19,7 @@ NO_DISTORTION = DistortionConfig(kernels=(1,), coloured=0.0, elastic=(0.0, 0.0))
 
 
 @pytest.fixture
-def training(training_files: Path, turning_clips: Path) -> DetailTraining:
+def training(training_files: Path, turning_clips: Path) -> DetailTraining[DiffusersVae]:
     config = DetailTrainingConfig(
         size=32,
         width=8,
@@ -26,22 +27,24 @@ def training(training_files: Path, turning_clips: Path) -> DetailTraining:
         loop=LoopConfig(steps=30, learning_rate=3e-3),
     )
     used = find_clips([turning_clips]).used
-    return DetailTraining(load_vae(training_files / "base"), "small", used, config, torch.device("cpu"))
+    return detail_training(load_vae(training_files / "base"), "small", used, config, torch.device("cpu"))
 
 
-def test_training_mends(training: DetailTraining, tmp_path: Path) -> None:
+def test_training_mends(training: DetailTraining[DiffusersVae], tmp_path: Path) -> None:
     """Some steps at a high rate bring the loss of parts that were trained on down; the VAE stays."""
-    before = {name: weight.clone() for name, weight in training.vae.state_dict().items()}
+    before = {name: weight.clone() for name, weight in training.host.vae.state_dict().items()}
     with torch.no_grad():
         first = sum(float(training.loss(number)) for number in range(4))
     training.run(RunFolder(tmp_path, "run", training.settings(1)))
     with torch.no_grad():
         last = sum(float(training.loss(number)) for number in range(4))
     assert last < 0.9 * first
-    assert all(torch.equal(weight, before[name]) for name, weight in training.vae.state_dict().items())
+    assert all(torch.equal(weight, before[name]) for name, weight in training.host.vae.state_dict().items())
 
 
-def test_the_loss_is_the_mean_squared_error_to_the_true_frames(training: DetailTraining) -> None:
+def test_the_loss_is_the_mean_squared_error_to_the_true_frames(
+    training: DetailTraining[DiffusersVae],
+) -> None:
     drawn = training.loss.draw(3)
     with torch.no_grad():
         mended_FCHW = training.rebuild(drawn.distorted_FCHW, drawn.first_1CHW)
@@ -49,7 +52,7 @@ def test_the_loss_is_the_mean_squared_error_to_the_true_frames(training: DetailT
         assert float(training.loss(3)) == pytest.approx(sum(e**2 for e in errors) / len(errors), rel=1e-4)
 
 
-def test_details_come_from_the_true_first_frame(training: DetailTraining) -> None:
+def test_details_come_from_the_true_first_frame(training: DetailTraining[DiffusersVae]) -> None:
     """What the decoder refers to is a frame of the clip as it is, and what it mends is not."""
     seen: list[torch.Tensor] = []
     rebuild = training.loss.rebuild
@@ -66,7 +69,7 @@ def test_details_come_from_the_true_first_frame(training: DetailTraining) -> Non
     assert not torch.allclose(training.loss.draw(3).distorted_FCHW, undistorted.true_FCHW, atol=0.02)
 
 
-def test_parts_are_functions_of_their_number(training: DetailTraining) -> None:
+def test_parts_are_functions_of_their_number(training: DetailTraining[DiffusersVae]) -> None:
     once, again, other = (training.loss.draw(number) for number in (5, 5, 6))
     assert torch.equal(once.distorted_FCHW, again.distorted_FCHW)
     assert not torch.equal(once.distorted_FCHW, other.distorted_FCHW)

@@ -56,6 +56,15 @@ def test_memory_is_that_of_weights_averages_and_a_step(training: Make) -> None:
     assert training_memory(made, 128) > training_memory(made)
 
 
+def test_a_cost_is_counted_once(training: Make) -> None:
+    host = TinyHost()
+    made = training(64, host=host)
+    once = made.cost(), made.cost(128), made.cost(checkpointing="all")
+    calls = len(host.calls)
+    assert once == (made.cost(64, "none"), made.cost(128, "none"), made.cost(64, "all"))
+    assert len(host.calls) == calls == 3
+
+
 def test_where_much_is_learned_the_optimizers_step_is_the_peak(training: Make) -> None:
     host = TinyHost()
     made = training(64, host=host)

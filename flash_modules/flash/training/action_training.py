@@ -123,6 +123,7 @@ class ActionTraining(Generic[AnyHost]):
         self.clips, self.kept_aside = parted(clips, kept_aside(clips, config))
         self._text_embeds = {text: host.embed(text) for text in {"", *(clip.caption for clip in clips)}}
         self.before = {name: weight.detach().cpu().clone() for name, weight in host.weights.items()}
+        self._costs: dict[tuple[int, Checkpointing], Cost] = {}
 
     def settings(self, micro_batches: int) -> dict[str, Any]:
         """What may not change while a run goes on; a step has so many micro-batches, in all processes."""
@@ -219,9 +220,15 @@ class ActionTraining(Generic[AnyHost]):
 
     def cost(self, size: int | None = None, checkpointing: Checkpointing | None = None) -> Cost:
         """What a pair costs, as configured or in another size (pixels); counted without computing it."""
-        size = (size or self.config.method.augment.size) // self.host.vae_factor
+        asked = size or self.config.method.augment.size, checkpointing or self.config.checkpointing
+        if asked not in self._costs:
+            self._costs[asked] = self._count(*asked)
+        return self._costs[asked]
+
+    def _count(self, pixels: int, checkpointing: Checkpointing) -> Cost:
+        size = pixels // self.host.vae_factor
         shape = torch.Size((self.config.sampling.num_frames, self.host.latent_channels, size, size))
-        self.host.set_checkpointing(checkpointing or self.config.checkpointing)
+        self.host.set_checkpointing(checkpointing)
         try:
             return count_cost(
                 self.host.predict,

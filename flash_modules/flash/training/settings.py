@@ -9,6 +9,7 @@ import torch
 from ...training.clips import Clip
 from ...training.loop import LoopConfig
 from ...training.sampling import SamplingConfig
+from ...training.settings import machine_settings
 from ..action_file import Source
 from ..augment import strange_hues
 from .exam import ExamConfig, draw_aside
@@ -76,13 +77,9 @@ def run_settings(
         **({"start": config.start.sha256} if config.start else {}),
         **fingerprints,
         "method": run_method_settings(config.method),
-        "sampling": asdict(config.sampling),
         "pool": {"per_clip": config.pool.per_clip, "renew_steps": config.pool.renew_micro_batches},
         "text_drop": config.text_drop,
-        **config.loop.settings,
-        "parts_of_a_step": micro_batches,
-        "seed": config.seed,
-        "dtype": str(config.dtype).removeprefix("torch."),
+        **machine_settings(config, micro_batches),
     }
 
 

@@ -72,7 +72,8 @@ def detail_decode(
     memory = _MEMORY * vae.memory_used_decode((1, *latents_FCHW.shape[1:]), vae.vae_dtype)
     comfy.model_management.load_models_gpu([vae.patcher, detail.patcher], memory_required=memory)
     at_once = max(1, int(vae.patcher.get_free_memory(vae.device) / memory))
-    references = _references(vae, picture_1HWC)
+    pixels_1CHW = vae.process_input(picture_1HWC.movedim(-1, 1)).to(vae.device, vae.vae_dtype)
+    references = reference_features(vae.first_stage_model, pixels_1CHW)
     count, height, width = len(latents_FCHW), *picture_1HWC.shape[1:3]
     video = torch.empty(count, height, width, 3, device=vae.output_device, dtype=vae.vae_output_dtype())
     first = 1 if keep_first else 0
@@ -81,7 +82,7 @@ def detail_decode(
     for start in range(first, count, at_once):
         comfy.model_management.throw_exception_if_processing_interrupted()
         part = latents_FCHW[start : start + at_once].to(vae.device, vae.vae_dtype)
-        pixels = _decode(vae.first_stage_model, detail.patcher.model, part, references, strength)
+        pixels = decode_with_details(vae.first_stage_model, detail.patcher.model, part, references, strength)
         video[start : start + at_once] = vae.process_output(pixels.to(video)).movedim(1, -1)
         bar.update(len(part))
     return video
@@ -119,11 +120,15 @@ def _fit(image: Tensor, vae: VAE, latents: Tensor) -> Tensor:
     return scaled.movedim(1, -1)
 
 
-def _references(vae: VAE, picture_1HWC: Tensor) -> list[Tensor]:
-    """What the encoder has of the picture after the blocks of each level, level 0 first."""
-    encoder, features = vae.first_stage_model.encoder, []
-    h = vae.process_input(picture_1HWC.movedim(-1, 1)).to(vae.device, vae.vae_dtype)
-    h = encoder.conv_in(h)
+def detail_channels(vae: AutoencoderKL) -> tuple[int, ...]:
+    """Channels of the VAE's levels, from level 0 on: what a DetailDecoderConfig needs."""
+    return tuple(level.block[-1].out_channels for level in vae.encoder.down)
+
+
+def reference_features(vae: AutoencoderKL, pixels_1CHW: Tensor) -> list[Tensor]:
+    """What the encoder has of a picture in [-1, 1] after the blocks of each level, level 0 first."""
+    encoder, features = vae.encoder, []
+    h = encoder.conv_in(pixels_1CHW)
     for i, level in enumerate(encoder.down):
         for block in level.block:
             h = block(h, None)
@@ -133,12 +138,19 @@ def _references(vae: VAE, picture_1HWC: Tensor) -> list[Tensor]:
     return features
 
 
-def _decode(
-    vae: AutoencoderKL, net: DetailDecoder, z: Tensor, references: Sequence[Tensor], strength: float
+def decode_with_details(
+    vae: AutoencoderKL,
+    net: DetailDecoder,
+    latents_FCHW: Tensor,
+    references: Sequence[Tensor],
+    strength: float,
 ) -> Tensor:
-    """Pixels (F, 3, H, W), about [-1, 1]: the plain decoder, with details after the blocks of each level."""
+    """Pixels (F, 3, H, W), about [-1, 1], of unscaled latents, with details of the reference's features.
+
+    It is the plain decoder, with details after the blocks of each level.
+    """
     decoder = vae.decoder
-    h = decoder.conv_in(vae.post_quant_conv(z))
+    h = decoder.conv_in(vae.post_quant_conv(latents_FCHW))
     h = decoder.mid.block_2(decoder.mid.attn_1(decoder.mid.block_1(h, None)), None)
     for i in reversed(range(len(decoder.up))):
         for block in decoder.up[i].block:

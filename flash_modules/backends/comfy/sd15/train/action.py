@@ -59,7 +59,7 @@ class ComfyHost:
         self.motion = motion.read()
         unet = own_unet(model)
         kv = keys_values(unet, model)
-        self.source = Source(name=base_name(model), sha256=fingerprint(kv))
+        self.source = Source(name=loaded_from(model) or "an SD 1.5 checkpoint", sha256=fingerprint(kv))
         self.model = LearningUNet(
             unet, model.model.model_config.unet_config, _own_motion(self.motion), config.method.alignment
         )
@@ -133,11 +133,10 @@ class ComfyHost:
         )
 
 
-def base_name(model: ModelPatcher) -> str:
-    """The name of the checkpoint's file as far as ComfyUI knows it."""
-    _, args, *_ = model.cached_patcher_init or (None, ())
-    path = next((arg for arg in args if isinstance(arg, str)), "")
-    return Path(path).stem or "an SD 1.5 checkpoint"
+def loaded_from(patcher: ModelPatcher) -> str:
+    """The name of the file that a model was loaded from, as far as ComfyUI knows it, else nothing."""
+    _, args, *_ = patcher.cached_patcher_init or (None, ())
+    return Path(next((arg for arg in args if isinstance(arg, str)), "")).stem
 
 
 def _own_motion(weights: MotionWeights) -> MotionModel:

@@ -10,6 +10,7 @@ from .load import LoadAction, LoadDetailDecoder, LoadMotionModule
 from .motion import ApplyAction, ApplyMotionModule, FirstFrame
 from .sample import AdaINLatents, Sampler
 from .train import LearnAction, PreviewClips, TrainingOptionsNode
+from .train_decoder import LearnDetailDecoder
 
 NODES: list[type[io.ComfyNode]] = [
     LoadMotionModule,
@@ -24,6 +25,7 @@ NODES: list[type[io.ComfyNode]] = [
     PreviewClips,
     LearnAction,
     TrainingOptionsNode,
+    LearnDetailDecoder,
     LoadCogVideoX,
     TransferAction,
     CogVideoXImageToVideo,

@@ -9,6 +9,7 @@ from ..flash_modules.backends.comfy.folders import (
     clip_folders,
 )
 from ..flash_modules.backends.comfy.sd15.train.learn import learn_action, lesson_state
+from ..flash_modules.backends.comfy.sd15.train.learn_decoder import DecoderOptions
 from ..flash_modules.backends.comfy.sd15.train.options import DTYPE_NAMES, TrainingOptions
 from ..flash_modules.backends.comfy.sd15.train.plan import Lesson
 from ..flash_modules.backends.comfy.sd15.train.preview import preview
@@ -188,7 +189,13 @@ class TrainingOptionsNode(io.ComfyNode):
             category="FLASH/training",
             description="Further settings of Learn Action. Their defaults are those without this node.",
             search_aliases=["learning rate", "checkpointing", "memory", "alignment", "tau", "seed"],
-            inputs=[*_memory_inputs(), *_sample_inputs(), *_run_inputs(), *_method_inputs(), _exam_input()],
+            inputs=[
+                *_memory_inputs(),
+                *_sample_inputs(),
+                *run_inputs(TrainingOptions()),
+                *_method_inputs(),
+                _exam_input(),
+            ],
             outputs=[Training.Output(display_name="options")],
         )
 
@@ -245,8 +252,8 @@ def _sample_inputs() -> list[io.Input]:
     ]
 
 
-def _run_inputs() -> list[io.Input]:
-    default = TrainingOptions()
+def run_inputs(default: TrainingOptions | DecoderOptions, advanced: bool | None = None) -> list[io.Input]:
+    """What every run can be told; `advanced` is of the first two, and the others always are."""
     return [
         io.Int.Input(
             "seed",
@@ -255,6 +262,7 @@ def _run_inputs() -> list[io.Input]:
             max=0xFFFFFFFFFFFFFFFF,
             control_after_generate=False,  # a run goes on only with its own seed
             tooltip="Other seed, other draws.",
+            advanced=advanced,
         ),
         io.Int.Input(
             "stride",
@@ -262,6 +270,7 @@ def _run_inputs() -> list[io.Input]:
             min=0,
             max=100,
             tooltip="Takes one of so many frames; 0 = spread over the whole clip.",
+            advanced=advanced,
         ),
         io.Float.Input(
             "learning_rate",
@@ -270,7 +279,7 @@ def _run_inputs() -> list[io.Input]:
             max=0.1,
             step=1e-6,
             round=False,
-            tooltip="5e-5 is the paper's.",
+            tooltip=f"{default.learning_rate:g} is the paper's.",
             advanced=True,
         ),
         io.Float.Input(
@@ -287,7 +296,7 @@ def _run_inputs() -> list[io.Input]:
             default=default.accumulation,
             min=1,
             max=64,
-            tooltip="Pairs of a step.",
+            tooltip="Draws of a step, which learns from their mean.",
             advanced=True,
         ),
         io.Int.Input(
@@ -306,6 +315,12 @@ def _run_inputs() -> list[io.Input]:
             tooltip="Checkpoints that are kept, beside the best.",
             advanced=True,
         ),
+    ]
+
+
+def _method_inputs() -> list[io.Input]:
+    default = TrainingOptions()
+    return [
         io.Int.Input(
             "pool",
             default=default.pool,
@@ -314,12 +329,6 @@ def _run_inputs() -> list[io.Input]:
             tooltip="Encoded versions of each clip.",
             advanced=True,
         ),
-    ]
-
-
-def _method_inputs() -> list[io.Input]:
-    default = TrainingOptions()
-    return [
         io.Boolean.Input(
             "twins",
             default=default.twins,

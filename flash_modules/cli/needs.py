@@ -1,8 +1,11 @@
 """What a run of training needs, and which settings need less."""
 
 from collections.abc import Iterator
+from functools import partial
 
 from ..flash.training.action_training import ActionTraining, Host
+from ..flash.training.detail_needs import detail_memory, details_that_fit
+from ..flash.training.detail_training import DetailHost, DetailTraining
 from ..flash.training.needs import (
     check_fits,
     flops_per_second,
@@ -40,13 +43,39 @@ def needs(training: ActionTraining[Host]) -> Iterator[str]:
 
 def check_memory(training: ActionTraining[Host]) -> None:
     """Raise ValueError, with settings that fit, if training takes more memory than is free."""
-    check_fits(training, free_memory(training.host.device), _remedy)
+    device = training.host.device
+    check_fits(training_memory(training), free_memory(device), device, partial(_remedy, training))
 
 
 def out_of_memory(training: ActionTraining[Host]) -> ValueError:
     """What to say when memory ran out all the same."""
-    full = memory_was_full(training, _remedy)
+    full = memory_was_full(training_memory(training), training.host.device, partial(_remedy, training))
     return ValueError(f"{full} The last checkpoint is kept, and so is what was encoded until then.")
+
+
+def check_detail_memory(training: DetailTraining[DetailHost]) -> None:
+    """Raise ValueError, with settings that fit, if training details takes more memory than is free."""
+    device = training.host.device
+    check_fits(detail_memory(training), free_memory(device), device, partial(_detail_remedy, training))
+
+
+def out_of_detail_memory(training: DetailTraining[DetailHost]) -> ValueError:
+    """What to say when memory ran out all the same."""
+    remedy = partial(_detail_remedy, training)
+    full = memory_was_full(detail_memory(training), training.host.device, remedy)
+    return ValueError(f"{full} The last checkpoint is kept.")
+
+
+def _detail_remedy(training: DetailTraining[DetailHost], free: float) -> str:
+    config, near = training.config, details_that_fit(training, free)
+    if not near.fits:
+        return (
+            f"even `--size {near.size} --frames-per-step {near.frames}` needs about {gib(near.needed)}, so "
+            "take a smaller --size or another device"
+        )
+    flags = [f"--size {near.size}"] if near.size != config.size else []
+    flags += [f"--frames-per-step {near.frames}"] if near.frames != config.frames else []
+    return f"give `{' '.join(flags)}`, which needs about {gib(near.needed)}"
 
 
 def _remedy(training: ActionTraining[Host], free: float) -> str:

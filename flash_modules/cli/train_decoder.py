@@ -10,9 +10,10 @@ from ..backends.diffusers.sd15 import load_vae
 from ..backends.diffusers.sd15.train.detail import DiffusersVae, detail_training
 from ..flash.training.detail_training import DetailTraining, DetailTrainingConfig
 from ..training.loop import LoopConfig
-from ..training.run_folder import check_run_name
+from ..training.run_folder import SETTINGS, check_run_name
 from .clips import add_clip_arguments, check_seed, look_for_clips, sampling_config
 from .device import find_device
+from .needs import check_detail_memory, out_of_detail_memory
 from .processes import AcceleratedProcesses
 from .progress import Bars, Board, SamplePictures
 from .run import (
@@ -90,6 +91,8 @@ def train_decoder(args: argparse.Namespace) -> None:
     for line in listing(clips):
         say(line)
     training = detail_training(vae, args.vae.stem, clips.used, config, processes.device)
+    if not (args.runs / args.out / SETTINGS).is_file():  # a run that goes on has shown that it fits
+        check_detail_memory(training)
     _train(args, training, processes, say)
 
 
@@ -113,13 +116,5 @@ def _train(
             samples=pictures,
             train=training.run,
             write=training.write,
-            memory_is_full=partial(_memory_is_full, training),
+            memory_is_full=partial(out_of_detail_memory, training),
         )
-
-
-def _memory_is_full(training: DetailTraining[DiffusersVae]) -> ValueError:
-    size, frames = training.config.size, training.config.frames
-    return ValueError(
-        f"The memory of {training.host.device} is full with {frames} frames of {size} x {size} in a step: "
-        "give `--frames-per-step 1`, or a smaller --size. The last checkpoint is kept."
-    )

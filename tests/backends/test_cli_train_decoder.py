@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from flash_pack.flash_modules.backends.diffusers.sd15 import load_vae
+from flash_pack.flash_modules.cli import needs
 from flash_pack.flash_modules.files.tensor_file import read_tensors
 from flash_pack.flash_modules.flash.decoder_file import check_vae, read_detail_decoder
 from flash_pack.flash_modules.flash.training.detail_training import DetailTraining
@@ -119,4 +120,19 @@ def test_full_memory_is_told_with_what_helps(
 
     monkeypatch.setattr(DetailTraining, "run", fill)
     assert train() == 2
-    assert "is full with 2 frames of 64 x 64 in a step: give `--frames-per-step 1`" in capsys.readouterr().err
+    said = sentence_of(capsys.readouterr().err)
+    assert "is full; about " in said
+    assert "Close them, or: give `--frames-per-step 1`, which needs about" in said
+
+
+def test_what_does_not_fit_is_refused_before_anything_is_written(
+    train: Callable[..., int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(needs, "free_memory", lambda device: 1000)
+    assert train() == 2
+    said = sentence_of(capsys.readouterr().err)
+    assert "even `--size 64 --frames-per-step 1` needs about" in said
+    assert not (tmp_path / "runs").exists()

@@ -57,6 +57,7 @@ class DetailTrainingConfig:
             )
         if not (self.warping or self.attention):
             raise ValueError("Without both branches nothing can be learned: leave one of them on.")
+        AugmentConfig(size=self.size)  # refuses sizes that cannot be
 
     def layout(self, channels: tuple[int, ...]) -> DetailDecoderConfig:
         """The decoder that learns, for a VAE with these channels."""

@@ -1,24 +1,34 @@
-"""The memory and the time that training an action takes, and the settings that need less."""
+"""The memory and the time that a training takes, and the settings of an action's that need less."""
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from .action_training import CHECKPOINTING, ActionTraining, Checkpointing, Host
 from .method import PRESETS
+
+
+def peak_memory(num_bytes: int, weights: Iterable[Tensor], step_bytes: int) -> int:
+    """Bytes that a training takes at its peak: of all weights, of AdamW's averages, of a step.
+
+    `num_bytes` are those of all weights on the device, `weights` those that learn, `step_bytes` what a
+    micro-batch takes on top of them, gradients included.
+    """
+    learning = sum(weight.numel() * weight.element_size() for weight in weights)
+    averages, optimizer_step = 2 * learning, 2 * learning  # AdamW's; gradients and as much again
+    return num_bytes + averages + max(step_bytes, optimizer_step)
 
 
 def training_memory(
     training: ActionTraining[Host], size: int | None = None, checkpointing: Checkpointing | None = None
 ) -> int:
     """Bytes that training takes at its peak, as configured or with another size or checkpointing."""
-    learning = sum(weight.numel() * weight.element_size() for weight in training.host.weights.values())
-    averages, optimizer_step = 2 * learning, 2 * learning  # AdamW's; gradients and as much again
-    step = training.cost(size, checkpointing).peak_bytes
-    return training.host.num_bytes + averages + max(step, optimizer_step)
+    step_bytes = training.cost(size, checkpointing).peak_bytes
+    return peak_memory(training.host.num_bytes, training.host.weights.values(), step_bytes)
 
 
 def frugal_settings(training: ActionTraining[Host]) -> Iterator[tuple[int, Checkpointing]]:
@@ -40,8 +50,8 @@ class Frugal:
     fits: bool
 
 
-Remedy = Callable[[ActionTraining[Host], float], str]
-"""``remedy(training, free) -> words``: what to change so that it fits into so many bytes."""
+Remedy = Callable[[float], str]
+"""``remedy(free) -> words``: what to change so that a training fits into so many bytes."""
 
 
 def nearest_that_fits(training: ActionTraining[Host], free: float) -> Frugal:
@@ -53,22 +63,20 @@ def nearest_that_fits(training: ActionTraining[Host], free: float) -> Frugal:
     return Frugal(size, checkpointing, needed, fits=False)
 
 
-def check_fits(training: ActionTraining[Host], free: float, remedy: Remedy) -> None:
-    """Raise ValueError, with the remedy, if training takes more than so many bytes."""
-    needed = training_memory(training)
+def check_fits(needed: int, free: float, device: torch.device, remedy: Remedy) -> None:
+    """Raise ValueError, with the remedy, if more bytes are needed than are free."""
     if needed > free:
         raise ValueError(
-            f"Training needs about {gib(needed)} of memory, but {gib(free)} are free on "
-            f"{training.host.device}: {remedy(training, free)}."
+            f"Training needs about {gib(needed)} of memory, but {gib(free)} are free on {device}: "
+            f"{remedy(free)}."
         )
 
 
-def memory_was_full(training: ActionTraining[Host], remedy: Remedy) -> str:
-    """What to say when memory ran out all the same."""
-    needed = training_memory(training)
+def memory_was_full(needed: int, device: torch.device, remedy: Remedy) -> str:
+    """What to say when memory ran out though so many bytes should have done."""
     return (
-        f"The memory of {training.host.device} is full; about {gib(needed)} were expected to do, but other "
-        f"programs take some too. Close them, or: {remedy(training, 0.9 * needed)}."
+        f"The memory of {device} is full; about {gib(needed)} were expected to do, but other programs take "
+        f"some too. Close them, or: {remedy(0.9 * needed)}."
     )
 
 

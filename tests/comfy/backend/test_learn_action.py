@@ -215,7 +215,7 @@ def test_another_vae_under_one_name_is_refused(lesson, no_model):
 
 
 def test_what_does_not_fit_is_refused_before_anything_is_written(lesson, folders, monkeypatch):
-    monkeypatch.setattr(needs, "_free_memory", lambda training: 30 * 2**20)
+    monkeypatch.setattr(needs, "free_memory", lambda device, own_bytes: 30 * 2**20)
     with pytest.raises(ValueError, match=r"Training needs about .* in Training Options set `checkpointing`"):
         learn_action(lesson)
     assert not list((folders / "flash_runs").iterdir())

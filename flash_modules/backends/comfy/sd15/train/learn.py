@@ -1,8 +1,5 @@
 """A training from a node: gone on with, shown, saved whatever ends it, given back as an action."""
 
-import gc
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -18,6 +15,7 @@ from .....flash.training.start import begin_with
 from .....training.run_folder import Progress
 from ...folders import RUNS, clip_folder_state, written_path
 from .action import ComfyHost
+from .alone import train_and_write, training_alone, unload_models
 from .needs import check_memory, estimate, out_of_memory, used_memory
 from .plan import Lesson, Plan, make_plan
 from .report import Learned, report
@@ -36,27 +34,8 @@ def learn_action(lesson: Lesson) -> Learned:
         steps = plan.result.steps()
         if steps is not None and newest and steps == newest[0] >= plan.config.loop.steps:
             return report(plan, steps)
-        with _training_alone():
+        with training_alone():
             return report(plan, _train(plan))
-
-
-@contextmanager
-def _training_alone() -> Iterator[None]:
-    """ComfyUI knows that something trains, its models are off the device; afterwards all is given back."""
-    before = comfy.model_management.in_training
-    _unload_models()
-    comfy.model_management.in_training = True
-    try:
-        yield
-    finally:
-        comfy.model_management.in_training = before
-        gc.collect()
-        comfy.model_management.soft_empty_cache()
-
-
-def _unload_models() -> None:
-    with torch.inference_mode():
-        comfy.model_management.unload_all_models()
 
 
 def _train(plan: Plan) -> int:
@@ -68,48 +47,36 @@ def _train(plan: Plan) -> int:
     training = ActionTraining(host, plan.clips.used, plan.config, plan.hashes)
     notes = begin_with(training, lesson.start) if lesson.start is not None else []
     training.embeds(plan.sample_prompt)
-    _unload_models()  # the text encoder is needed no more
+    unload_models()  # the text encoder is needed no more
     if not plan.goes_on:  # a run that goes on has shown that it fits
         check_memory(training)
     run = plan.open_run()
     display = NodeDisplay(
         loop.steps,
         len(training.pool(run.path)),
-        partial(used_memory, training),
+        partial(used_memory, host.device),
         estimate(training, loop.steps - run.newest_step()),
     )
     sitting = _Sitting(plan, training, display)
     for note in notes:
         display.say(note)
-    try:
-        end = training.run(
-            run,
-            on_entry=display.entry,
-            on_step=sitting.step,
-            on_marks=display.marks,
-            on_note=display.say,
-        )
-    except comfy.model_management.InterruptProcessingException:
-        if sitting.last_step:  # in this sitting; before its first step the file is as it should be
-            training.write(plan.result.path, sitting.last_step, standalone=False)
-        raise
-    except comfy.model_management.OOM_EXCEPTION as error:
-        raise out_of_memory(training) from error
-    training.write(plan.result.path, end.step, standalone=False)
-    return end.step
+    return train_and_write(
+        partial(training.run, run, on_entry=display.entry, on_marks=display.marks, on_note=display.say),
+        partial(training.write, plan.result.path, standalone=False),
+        sitting.step,
+        partial(out_of_memory, training),
+    )
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Sitting:
     """What is seen of a training while it goes on."""
 
     plan: Plan
     training: ActionTraining[ComfyHost]
     display: NodeDisplay
-    last_step: int = 0
 
     def step(self, progress: Progress) -> None:
-        self.last_step = progress.step
         self.display.step(progress)
         at_the_end = progress.step == self.plan.config.loop.steps
         if self.plan.lesson.image is not None and (

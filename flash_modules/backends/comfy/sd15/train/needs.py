@@ -1,8 +1,13 @@
 """Whether a training fits into the memory that there is, said before its first step."""
 
+from functools import partial
+
 import comfy.model_management
+import torch
 
 from .....flash.training.action_training import ActionTraining, Host
+from .....flash.training.detail_needs import detail_memory, details_that_fit
+from .....flash.training.detail_training import DetailHost, DetailTraining
 from .....flash.training.needs import (
     check_fits,
     flops_per_second,
@@ -14,10 +19,13 @@ from .....flash.training.needs import (
 )
 from .show import long_time, short_time
 
+_KEPT = "The last whole step is kept."
+
 
 def check_memory(training: ActionTraining[Host]) -> None:
     """Raise ValueError, with settings that fit, if training takes more memory than is free."""
-    check_fits(training, _free_memory(training), _remedy)
+    host, needed = training.host, training_memory(training)
+    check_fits(needed, free_memory(host.device, host.num_bytes), host.device, partial(_remedy, training))
 
 
 def estimate(training: ActionTraining[Host], steps: int) -> str:
@@ -32,19 +40,19 @@ def estimate(training: ActionTraining[Host], steps: int) -> str:
 
 def out_of_memory(training: ActionTraining[Host]) -> ValueError:
     """What to say when memory ran out all the same."""
-    return ValueError(f"{memory_was_full(training, _remedy)} The last whole step is kept.")
+    full = memory_was_full(training_memory(training), training.host.device, partial(_remedy, training))
+    return ValueError(f"{full} {_KEPT}")
 
 
-def used_memory(training: ActionTraining[Host]) -> str:
+def used_memory(device: torch.device) -> str:
     """What ComfyUI's process takes, or its part of the GPU, in words."""
-    device = training.host.device
     total = comfy.model_management.get_total_memory(device)
     return f"{gib(total - comfy.model_management.get_free_memory(device))} of {gib(total)} in use"
 
 
-def _free_memory(training: ActionTraining[Host]) -> float:
-    """What is free, with what the training's own weights take already."""
-    return comfy.model_management.get_free_memory(training.host.device) + training.host.num_bytes
+def free_memory(device: torch.device, own_bytes: int) -> float:
+    """Bytes that are free, with what the training's own weights take already."""
+    return comfy.model_management.get_free_memory(device) + own_bytes
 
 
 def _remedy(training: ActionTraining[Host], free: float) -> str:
@@ -59,3 +67,35 @@ def _remedy(training: ActionTraining[Host], free: float) -> str:
     changes = [f"`size` to {near.size}"] if near.size != config.method.augment.size else []
     changes += [f"`checkpointing` to {near.checkpointing}"] if other else []
     return f"in Training Options set {' and '.join(changes)}, which needs about {gib(near.needed)}"
+
+
+def detail_needs(training: DetailTraining[DetailHost]) -> str:
+    """What a run takes, in memory and time. Raises ValueError, with settings that fit, if it is too much."""
+    host, loop, needed = training.host, training.config.loop, detail_memory(training)
+    check_fits(
+        needed, free_memory(host.device, host.num_bytes), host.device, partial(_detail_remedy, training)
+    )
+    speed = flops_per_second(host.device, training.config.dtype)
+    seconds = training.cost().flops * loop.accumulation / speed
+    return (
+        f"About {gib(needed)} of memory, {short_time(seconds)} a step and "
+        f"{long_time(loop.steps * seconds)} for {loop.steps} steps"
+    )
+
+
+def out_of_detail_memory(training: DetailTraining[DetailHost]) -> ValueError:
+    """What to say when memory ran out all the same."""
+    remedy = partial(_detail_remedy, training)
+    return ValueError(f"{memory_was_full(detail_memory(training), training.host.device, remedy)} {_KEPT}")
+
+
+def _detail_remedy(training: DetailTraining[DetailHost], free: float) -> str:
+    config, near = training.config, details_that_fit(training, free)
+    if not near.fits:
+        return (
+            f"even `size` {near.size} with `frames_per_step` {near.frames} needs about {gib(near.needed)}, "
+            "so take a smaller `size`, or another device"
+        )
+    changes = [f"`size` to {near.size}"] if near.size != config.size else []
+    changes += [f"`frames_per_step` to {near.frames}"] if near.frames != config.frames else []
+    return f"set {' and '.join(changes)}, which needs about {gib(near.needed)}"

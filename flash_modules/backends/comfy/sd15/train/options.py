@@ -60,7 +60,6 @@ class TrainingOptions:
 
     def config(self, preset: str, steps: int, device: torch.device) -> ActionTrainingConfig:
         """The training that these describe. Raises ValueError, in a sentence, for what cannot be."""
-        auto = torch.bfloat16 if device.type == "cuda" else torch.float32
         method = MethodConfig(
             twins=self.twins,
             augment=AugmentConfig(size=self.size or PRESETS[preset]),
@@ -94,10 +93,17 @@ class TrainingOptions:
             exam=ExamConfig() if self.exam else None,
             seed=self.seed,
             checkpointing=self.checkpointing,
-            dtype=auto if self.dtype == "auto" else DTYPES[self.dtype],
+            dtype=dtype_of(self.dtype, device),
         )
 
     @property
     def sampling(self) -> SamplingConfig:
         """How frames are taken from a clip."""
         return SamplingConfig(num_frames=self.frames, stride=self.stride or None)
+
+
+def dtype_of(name: str, device: torch.device) -> torch.dtype:
+    """One of DTYPE_NAMES as numbers for this device."""
+    if name == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    return DTYPES[name]

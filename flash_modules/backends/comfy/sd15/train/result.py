@@ -1,4 +1,4 @@
-"""The action file of a run among ComfyUI's models: never over a file of another run."""
+"""The file that a run writes among ComfyUI's models: never over a file of another run."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ RUN = "flash.run"
 
 @dataclass(frozen=True)
 class Result:
-    """Where a run's action goes, and the run's id."""
+    """Where that file goes, and the run's id."""
 
     path: Path
     run_id: str
@@ -39,7 +39,7 @@ class Result:
             header = {}
         if header.get(RUN) != self.run_id:
             raise ValueError(
-                f"There is an action {self.path.name} already, and this run did not write it: give the run "
+                f"There is a file {self.path.name} already, and this run did not write it: give the run "
                 f"another name, or take that file away. It lies in {self.path.parent}."
             )
         return int(header.get("flash.steps", -1))

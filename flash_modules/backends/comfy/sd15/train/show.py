@@ -7,16 +7,18 @@ from pathlib import Path
 
 import comfy.utils
 import folder_paths
+import torch
 from comfy_execution.utils import get_executing_context
+from PIL import Image, ImageSequence
 from server import PromptServer
 from torch import Tensor
 
-from .....files.video_files import write_video
+from .....files.video_files import as_picture, write_picture, write_video
 from .....files.whole import telling_what_fails
 from .....training.exam import Marks
 from .....training.run_folder import Progress
 
-_FPS = 8
+_FPS, _MOVES = 8, ".webp"
 _AVERAGED = 20
 """Steps that the speed is taken from."""
 
@@ -94,17 +96,37 @@ def sample_folder(run_name: str) -> Path:
 
 def write_sample(run_name: str, step: int, frames: Iterable[Tensor]) -> Path:
     """Write a sample as an animated picture, which moves on a node."""
-    folder = sample_folder(run_name)
-    with telling_what_fails(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"sample-{step:06d}.webp"
+    path = _sample_path(run_name, step, _MOVES)
     write_video(path, frames, fps=_FPS)
     return path
 
 
+def write_sheet(run_name: str, step: int, sheet_HWC: Tensor) -> Path:
+    """Write a sample as one picture."""
+    path = _sample_path(run_name, step, ".png")
+    write_picture(path, as_picture(sheet_HWC))
+    return path
+
+
+def _sample_path(run_name: str, step: int, suffix: str) -> Path:
+    folder = sample_folder(run_name)
+    with telling_what_fails(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"sample-{step:06d}{suffix}"
+
+
 def newest_sample(run_name: str) -> Path | None:
     """The run's latest sample, if there is one."""
-    return max(sample_folder(run_name).glob("sample-*.webp"), default=None)
+    return max(sample_folder(run_name).glob("sample-*"), default=None)
+
+
+def read_frames(path: Path) -> Tensor:
+    """The pictures (F, H, W, 3) in [0, 1] of a sample."""
+    with Image.open(path) as file:
+        pictures = [picture.convert("RGB") for picture in ImageSequence.Iterator(file)]
+    values = [torch.frombuffer(bytearray(one.tobytes()), dtype=torch.uint8) for one in pictures]
+    width, height = pictures[0].size
+    return torch.stack(values).reshape(len(values), height, width, 3).float() / 255
 
 
 def as_output(path: Path | None) -> dict:
@@ -113,4 +135,4 @@ def as_output(path: Path | None) -> dict:
         return {}
     folder = path.parent.relative_to(folder_paths.get_output_directory()).as_posix()
     saved = {"filename": path.name, "subfolder": folder, "type": "output"}
-    return {"images": [saved], "animated": (True,)}
+    return {"images": [saved], "animated": (path.suffix == _MOVES,)}

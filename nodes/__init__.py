@@ -3,6 +3,7 @@
 from comfy_api.latest import ComfyExtension, io
 
 from ..flash_modules.backends.comfy.folders import register_folders
+from .action import SaveAction
 from .compare import CompareVideos
 from .decode import DetailDecode
 from .flexiact import CogVideoXImageToVideo, CogVideoXSampler, LoadCogVideoX, TransferAction
@@ -26,6 +27,7 @@ NODES: list[type[io.ComfyNode]] = [
     LearnAction,
     TrainingOptionsNode,
     LearnDetailDecoder,
+    SaveAction,
     LoadCogVideoX,
     TransferAction,
     CogVideoXImageToVideo,

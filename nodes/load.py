@@ -1,6 +1,6 @@
 """Nodes that read files."""
 
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 
 from ..flash_modules.animatediff.motion_file import VERSIONS
 from ..flash_modules.backends.comfy.actions import load_action
@@ -12,6 +12,8 @@ from ..flash_modules.backends.comfy.folders import (
     model_files,
     model_path,
 )
+from ..flash_modules.backends.comfy.notes import show_text
+from ..flash_modules.backends.comfy.pictures import as_image
 from ..flash_modules.backends.comfy.sd15 import load_detail_decoder, load_motion
 from .sockets import Action, Detail, Motion
 
@@ -95,6 +97,7 @@ class LoadAction(io.ComfyNode):
                     "hold none.",
                 ),
             ],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -103,7 +106,11 @@ class LoadAction(io.ComfyNode):
 
     @classmethod
     def execute(cls, file_name: str) -> io.NodeOutput:
-        return io.NodeOutput(*load_action(model_path(ACTIONS, file_name)))
+        loaded = load_action(model_path(ACTIONS, file_name))
+        show_text(loaded.text, cls.hidden)
+        picture = loaded.label.thumbnail
+        shown = ui.PreviewImage(as_image([picture])) if picture else None
+        return io.NodeOutput(loaded.action, loaded.prompt, ui=shown)
 
 
 class LoadDetailDecoder(io.ComfyNode):

@@ -10,6 +10,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,17 @@ def open_picture(path: Path) -> Iterator[Image.Image]:
     known = [name for name in PICTURE_FORMATS if name in Image.OPEN]  # an old Pillow knows no AVIF
     with Image.open(path, formats=known) as file:
         yield file
+
+
+def small_picture(data: bytes, sides: int) -> Image.Image:
+    """A picture that lies in another file, decoded; only its first frame, if it moves.
+
+    Raises Unusable if it is larger than so many pixels on a side, of no plain kind, or damaged.
+    """
+    with reasons(), Image.open(BytesIO(data), formats=("PNG", "JPEG", "WEBP")) as file:
+        if max(file.size) > sides:
+            raise Unusable(f"it has {file.width}x{file.height} pixels: {sides} are the most on a side")
+        return file.convert("RGB")
 
 
 @contextmanager

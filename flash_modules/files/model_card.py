@@ -146,10 +146,10 @@ def _shown(text: str) -> str:
     return plain(str(value) if not isinstance(value, dict) else json.dumps(value, ensure_ascii=False))
 
 
-def plain(text: str) -> str:
+def plain(text: str, letters: int = _LONGEST) -> str:
     """A text on one line, cut, without signs that are not seen or that terminals obey."""
-    cut = " ".join("".join(sign if sign.isprintable() else " " for sign in text[: 4 * _LONGEST]).split())
-    return cut if len(cut) <= _LONGEST else f"{cut[: _LONGEST - 3]}..."
+    cut = " ".join("".join(sign if sign.isprintable() else " " for sign in text[: 4 * letters]).split())
+    return cut if len(cut) <= letters else f"{cut[: letters - 3]}..."
 
 
 def _without_folders(command: str) -> str:

@@ -38,7 +38,7 @@ _MAX_FRAMES = 1024
 """More than any motion module knows."""
 _PART = re.compile(r"((?:down_blocks|up_blocks|mid_block)(?:\.\d+)?\.motion_modules\.\d+)\.(.*)")
 """A motion module, and a weight in it."""
-_TRAINED = {'"attention"': ".attention_blocks.", '"motion_module"': ".motion_modules."}
+TRAINED = {'"attention"': ".attention_blocks.", '"motion_module"': ".motion_modules."}
 """By what a header says: what is in the names of all weights of the motion that learned."""
 _OWN_ENTRIES = (
     "format",
@@ -149,9 +149,9 @@ def _check_parts(action: Action) -> None:
 def _check_trained(action: Action, motion: Mapping[str, Tensor], keys_values: Iterable[str]) -> None:
     """Raise ValueError unless all is there that this training changes, as its header tells."""
     trainable = action.header.get("flash.trainable")
-    if action.kind == "standalone" or trainable not in _TRAINED:
+    if action.kind == "standalone" or trainable not in TRAINED:
         return
-    wanted = {name for name in motion if _TRAINED[trainable] in name} | set(keys_values)
+    wanted = {name for name in motion if TRAINED[trainable] in name} | set(keys_values)
     _refuse_missing(action, wanted - action.motion.keys() - action.kv_diffs.keys())
 
 
@@ -189,10 +189,14 @@ def _parse_header(metadata: Mapping[str, str], file_name: str) -> tuple[Source, 
     return base, motion_module, frames, tuple(prompts)
 
 
-def write_action(path: Path, action: Action, config: MotionConfig) -> None:
-    """Write an action; a standalone one gets its position rows, so that other packs can load it too."""
+def write_action(path: Path, action: Action, config: MotionConfig | None) -> None:
+    """Write an action; a standalone one gets its position rows, so that other packs can load it too.
+
+    `config` is that of its motion module; a compact one needs none.
+    """
     tensors = {**action.motion, **{name + _DIFF: t for name, t in action.kv_diffs.items()}}
     if action.kind == "standalone":
+        assert config is not None
         tensors.update(_position_rows(action.motion, config))
     metadata = {
         "modelspec.sai_model_spec": "1.0.0",
@@ -309,16 +313,21 @@ def check_kv_diffs(action: Action, weights: Mapping[str, Tensor]) -> None:
         )
 
 
+def check_module(action: Action, sha256: str) -> None:
+    """Raise ValueError if a compact action meets another motion module than its own."""
+    if action.kind == "compact" and sha256 != action.motion_module.sha256:
+        raise ValueError(
+            f"The action '{action.name}' was trained on the motion module {action.motion_module.name} "
+            f"({action.motion_module.version}), and this one has other weights: load that module."
+        )
+
+
 def motion_diffs(action: Action, base: Mapping[str, Tensor], base_sha256: str) -> Tensors:
     """(trained - base) of every trained motion tensor; base + s * diff is the motion at strength s.
 
     Raises ValueError if a compact action meets another motion module than its own, or shapes differ.
     """
-    if action.kind == "compact" and base_sha256 != action.motion_module.sha256:
-        raise ValueError(
-            f"The action '{action.name}' was trained on the motion module {action.motion_module.name} "
-            f"({action.motion_module.version}), and this one has other weights: load that module."
-        )
+    check_module(action, base_sha256)
     diffs: Tensors = {}
     for name, trained in action.motion.items():
         if name.endswith(POSITIONS):

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import folder_paths
 
+from ...files.whole import telling_what_fails
+
 MOTIONS = "animatediff_models"
 """The folder that other AnimateDiff packs use too."""
 ACTIONS = "flash_actions"
@@ -51,6 +53,23 @@ def model_path(key: str, name: str) -> Path:
 def written_path(key: str, name: str) -> Path:
     """Where a new file or folder of that name goes."""
     return Path(folder_paths.get_folder_paths(key)[0]) / name
+
+
+def numbered_path(key: str, prefix: str) -> Path:
+    """The next free file of that name, with a number behind it as ComfyUI's own save nodes write it.
+
+    The name may have folders and %year% in it. Raises ValueError unless the file lies in the model folder.
+    """
+    folder = folder_paths.get_folder_paths(key)[0]
+    plain = prefix.strip().replace("\\", "/")
+    if not plain or plain.endswith("/") or ".." in plain.split("/") or Path(plain).is_absolute():
+        raise ValueError(
+            f"The file's name '{prefix}' must be a name, or folders and a name, in {_shown_folder(key)}: "
+            "'my action' or 'sports/kick' for example."
+        )
+    with telling_what_fails(Path(folder) / plain):
+        inner, name, number, *_ = folder_paths.get_save_image_path(plain, folder)
+    return Path(inner) / f"{name}_{number:05}_.safetensors"
 
 
 _NO_CLIPS = "(none yet: make a folder in ComfyUI's input folder and put clips into it)"

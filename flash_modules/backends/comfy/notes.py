@@ -1,5 +1,6 @@
 """Words on a node while it runs, in the browser and in the log."""
 
+import html
 import logging
 from collections.abc import Sequence
 
@@ -19,5 +20,21 @@ def show_notes(sentences: Sequence[str], hidden) -> None:
     server = getattr(PromptServer, "instance", None)
     if server is None or hidden is None or not (sentences or hidden.unique_id in _shown):
         return
-    server.send_progress_text("\n".join(sentences) or " ", hidden.unique_id)  # "" would change nothing
+    send_text("\n".join(sentences) or " ", hidden.unique_id)  # "" would change nothing
     (_shown.add if sentences else _shown.discard)(hidden.unique_id)
+
+
+def show_text(text: str, hidden) -> None:
+    """Show a text on the node that runs."""
+    if hidden is not None:
+        send_text(text, hidden.unique_id)
+
+
+def send_text(text: str, node_id: str) -> None:
+    """Show a text on a node that runs, sign by sign; outside of a server nothing is shown.
+
+    The frontend takes it for HTML, and [[words|address]] for a link, and parts of it may be a stranger's.
+    """
+    server = getattr(PromptServer, "instance", None)
+    if server is not None:
+        server.send_progress_text(html.escape(text).replace("[[", "[ ["), node_id)

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from comfy_api.latest import Input
 from torch import Tensor
 
@@ -11,6 +10,7 @@ from .....flash.augment import AugmentConfig
 from .....flash.training.exam import draw_aside
 from .....flash.training.method import PRESETS
 from .....flash.training.preview import preview_clips
+from ...pictures import as_image
 from ...video_clips import given_clips
 from .options import TrainingOptions
 
@@ -35,6 +35,4 @@ def preview(
         on_line=lines.append,
         aside=draw_aside(clips.used, options.seed) if options.exam else (),
     )
-    values = torch.frombuffer(bytearray(sheet.convert("RGB").tobytes()), dtype=torch.uint8)
-    picture_1HWC = values.reshape(1, sheet.height, sheet.width, 3).float() / 255
-    return picture_1HWC, "\n".join(lines)
+    return as_image([sheet]), "\n".join(lines)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import comfy.utils
 import folder_paths
-import torch
 from comfy_execution.utils import get_executing_context
 from PIL import Image, ImageSequence
 from server import PromptServer
@@ -17,6 +16,8 @@ from .....files.video_files import as_picture, write_picture, write_video
 from .....files.whole import telling_what_fails
 from .....training.exam import Marks
 from .....training.run_folder import Progress
+from ...notes import send_text
+from ...pictures import as_image
 
 _FPS, _MOVES = 8, ".webp"
 _AVERAGED = 20
@@ -59,9 +60,9 @@ class NodeDisplay:
 
     def say(self, text: str) -> None:
         """Show a text on the node."""
-        context, server = get_executing_context(), getattr(PromptServer, "instance", None)
-        if context is not None and server is not None:
-            server.send_progress_text(text, context.node_id)
+        context = get_executing_context()
+        if context is not None:
+            send_text(text, context.node_id)
 
     def show(self, output: dict) -> None:
         """Show pictures on the node as its result would be shown, though it still runs."""
@@ -123,10 +124,7 @@ def newest_sample(run_name: str) -> Path | None:
 def read_frames(path: Path) -> Tensor:
     """The pictures (F, H, W, 3) in [0, 1] of a sample."""
     with Image.open(path) as file:
-        pictures = [picture.convert("RGB") for picture in ImageSequence.Iterator(file)]
-    values = [torch.frombuffer(bytearray(one.tobytes()), dtype=torch.uint8) for one in pictures]
-    width, height = pictures[0].size
-    return torch.stack(values).reshape(len(values), height, width, 3).float() / 255
+        return as_image(ImageSequence.Iterator(file))
 
 
 def as_output(path: Path | None) -> dict:

@@ -1,6 +1,5 @@
 """Every choice of the method is reached from the command line, and without a word it is the paper's."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +8,7 @@ from flash_pack.flash_modules import cli
 from flash_pack.flash_modules.flash.augment import AugmentConfig
 from flash_pack.flash_modules.flash.motion_alignment import AlignmentConfig
 from flash_pack.flash_modules.flash.training.action_training import ActionTrainingConfig
+from flash_pack.flash_modules.flash.training.exam import ExamConfig
 from flash_pack.flash_modules.flash.training.loss import TimestepConfig
 from flash_pack.flash_modules.flash.training.method import MethodConfig
 
@@ -39,7 +39,9 @@ def asked(tmp_path: Path, *flags: str) -> ActionTrainingConfig:
 
 
 def test_without_a_word_it_is_the_papers(tmp_path: Path) -> None:
-    assert asked(tmp_path) == ActionTrainingConfig()
+    assert asked(tmp_path) == ActionTrainingConfig(
+        exam=ExamConfig()
+    )  # the paper has none, and it changes no step
 
 
 @pytest.mark.parametrize(
@@ -66,4 +68,4 @@ def test_choices_of_noise_timesteps_and_captions(tmp_path: Path) -> None:
     method = MethodConfig(
         shared_noise=True, timesteps=TimestepConfig(alpha=0.2), augment=AugmentConfig(size=96)
     )
-    assert config == replace(ActionTrainingConfig(), method=method, text_drop=0.3)
+    assert config == ActionTrainingConfig(method=method, text_drop=0.3, exam=ExamConfig())

@@ -179,7 +179,8 @@ def test_every_file_can_be_got_or_made(path):
     """The frontend offers it, or a command of the README writes it, or its own word says that any will do."""
     readme = (ROOT / "README.md").read_text()
     made = {
-        f"{name}.safetensors" for name in re.findall(r"train(?:-decoder)? [^`]*? --out ([\w-]+)$", readme, re.MULTILINE)
+        f"{name}.safetensors"
+        for name in re.findall(r"train(?:-decoder)? [^`]*? --out ([\w-]+)$", readme, re.MULTILINE)
     }
     assert made == set(TRAINED.values())
     named = {

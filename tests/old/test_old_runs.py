@@ -116,7 +116,7 @@ def test_an_old_run_keeps_its_settings(continued: Continued) -> None:
 
 
 def test_an_old_run_writes_a_file_as_it_would_have(continued: Continued) -> None:
-    """Only weights, steps, date and version differ from then, and two options that are gone; a card is new."""
+    """Only weights, steps, date and version differ from then, two options that are gone, and a card."""
     before, after = (run / f"{continued.name}.safetensors" for run in (continued.before, continued.after))
     assert layout(after) == layout(before)
     header, new_header = header_of(before), header_of(after)

@@ -17,7 +17,7 @@ from flash_pack.flash_modules.backends.comfy.sd15.train import learn as room
 from flash_pack.flash_modules.backends.comfy.sd15.train import needs
 from flash_pack.flash_modules.backends.comfy.sd15.train.learn import learn_action
 from flash_pack.flash_modules.backends.comfy.sd15.train.options import TrainingOptions
-from flash_pack.flash_modules.backends.comfy.sd15.train.plan import Lesson
+from flash_pack.flash_modules.backends.comfy.sd15.train.plan import Lesson, make_plan
 from flash_pack.flash_modules.files.tensor_file import read_tensors
 from flash_pack.flash_modules.flash.training.exam import ActionExam
 from flash_pack.flash_modules.training import clips
@@ -131,13 +131,12 @@ def test_a_run_from_before_goes_on_as_it_began(lesson, monkeypatch):
 
 
 def test_frames_that_options_name_stay_and_without_options_the_runs_are_taken(lesson, monkeypatch):
-    config = OPTIONS.config("draft", 3, torch.device("cpu"))
     with monkeypatch.context() as then:
         then.setattr(TrainingOptions, "config", as_before(exclude_first=True))
         learn_action(replace(lesson, steps=1))
     with pytest.raises(ValueError, match="alignment: exclude_first: true then, false now"):
         learn_action(lesson)
-    assert room._as_begun(config, replace(lesson, options=None)).method.alignment.exclude_first
+    assert make_plan(replace(lesson, options=None)).config.method.alignment.exclude_first
 
 
 def test_finished_run_goes_on_to_more_steps(lesson, folders):

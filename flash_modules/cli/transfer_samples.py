@@ -1,5 +1,6 @@
 """What is seen of an action while it is learned: the user's own picture performs it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,8 @@ from .transfer import encode_prompts
 class Sample:
     """A picture of the user's that performs what is learned, and how."""
 
+    name: str
+    """Of its videos' files."""
     image_1HWC: Tensor
     prompt: str
     adapter: RefAdapter | None
@@ -45,11 +48,12 @@ class TransferSamples:
     host: LearningTokens
     files: BaseFiles
     folder: Path
-    sample: Sample | None
+    samples: Sequence[Sample]
 
     def step(self, progress: Progress) -> None:
-        if self.sample is not None and progress.step % self.sample.every == 0:
-            self._write(self.folder / f"sample-{progress.step:06d}.mp4", progress.step, self.sample)
+        for sample in self.samples:
+            if progress.step % sample.every == 0:
+                self._write(self.folder / f"{sample.name}-{progress.step:06d}.mp4", progress.step, sample)
 
     @torch.inference_mode()
     def _write(self, path: Path, step: int, sample: Sample) -> None:
@@ -83,5 +87,5 @@ class TransferSamples:
         """Of the prompt and of the empty one; another prompt than the clip's takes the text encoder."""
         lesson, device = self.training.lesson, self.host.device
         if prompt == lesson.caption:
-            return [lesson.text_embeds.to(device), lesson.empty_embeds.to(device)]
+            return [lesson.text_of(0).to(device), lesson.empty_embeds.to(device)]
         return encode_prompts(self.files, [prompt, ""], device, self.host.transformer.dtype)

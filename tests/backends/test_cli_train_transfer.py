@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from flash_pack.flash_modules.backends.diffusers.cogvideox.train import Needs
 from flash_pack.flash_modules.cli import train_transfer as command
+from flash_pack.flash_modules.cli import transfer_lesson
 from flash_pack.flash_modules.flexiact.action_file import read_transfer_action
 from flash_pack.flash_modules.flexiact.ref_adapter_file import write_ref_adapter
 from flash_pack.flash_modules.flexiact.training.lesson import read_lesson
@@ -47,7 +48,7 @@ def _train(files: Path, runs: Path, *flags: str, **changes: object) -> int:
         **{name.replace("_", "-"): value for name, value in changes.items()},
     }
     with pytest.MonkeyPatch.context() as patch:  # twelve views take seconds
-        patch.setattr(command, "ViewConfig", partial(ViewConfig, columns=1, rows=2))
+        patch.setattr(transfer_lesson, "ViewConfig", partial(ViewConfig, columns=1, rows=2))
         return run_command("train-transfer", arguments, *flags)
 
 
@@ -108,7 +109,7 @@ def test_a_run_goes_on_where_it_was(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert train(steps=1, save_steps=1) == 0
-    monkeypatch.delattr(command, "load_vae")  # the lesson is there
+    monkeypatch.delattr(transfer_lesson, "load_vae")  # the lesson is there
     assert train() == 0
     assert "Going on from step 1." in capsys.readouterr().out
     found, wanted = (load_file(path / "turn.safetensors") for path in (tmp_path / "turn", usual))
@@ -151,6 +152,36 @@ def test_short_clips_are_spread_and_it_is_said(train: Train, capsys: pytest.Capt
     assert "turn.gif has 6 frames there, and some are shown twice to make 9." in said.out + said.err
 
 
+def test_an_action_is_learned_from_the_released_tables(
+    train: Train, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "crop.csv").write_text(
+        f"{files / 'turn.gif'},0,9,8,0,a dog\n" * 2 + "turn.gif,3,12,8,0,a cat"
+    )
+    (tmp_path / "val_image.csv").write_text("path,caption\npicture.png,a dog jumps\npicture.png,a\n")
+    monkeypatch.setattr("flash_pack.flash_modules.flexiact.sampling.TransferConfig.steps", 2)
+    monkeypatch.chdir(files)
+    tables = {"crop_csv": tmp_path / "crop.csv", "val_csv": tmp_path / "val_image.csv"}
+    assert train(clip=None, prompt=None, sample_steps=2, **tables) == 0
+    lesson = read_lesson(tmp_path / "turn" / "lesson.safetensors")
+    assert (lesson.caption, lesson.caption_of, len(lesson.text_embeds)) == ("a dog", (0, 0, 1), 2)
+    assert read_transfer_action(tmp_path / "turn" / "turn.safetensors").prompt == "a dog"
+    wanted = ["sample-01-picture-000002.mp4", "sample-02-picture-000002.mp4"]
+    assert sorted(path.name for path in tmp_path.glob("turn/sample-*")) == wanted
+
+
+def test_a_sheet_is_drawn_and_nothing_is_learned(
+    train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(command, "load_transformer")
+    assert train(sheet=tmp_path / "sheet.png", end=0.5) == 0
+    said = capsys.readouterr()
+    assert "turn.gif: 120x90, 12 frames, 1.2 s -> 9 frames, from 0 to 5, 0.5 s: 'a dog jumps'" in said.out
+    assert "some are shown twice" in said.out
+    assert Image.open(tmp_path / "sheet.png").height == 8 + 2 * 122
+    assert not (tmp_path / "turn").exists()
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
@@ -162,6 +193,12 @@ def test_short_clips_are_spread_and_it_is_said(train: Train, capsys: pytest.Capt
         ({"start": 9}, "turn.gif lasts 1.20 s, and the cut goes from 9 to"),
         ({"prompt": "dogs " * 6}, "The prompt has 13 tokens, and CogVideoX-5b-I2V reads 10"),
         ({"base": "nowhere"}, "nowhere is not a model in diffusers' layout"),
+        ({"clip": None}, "give --clip with its --prompt, or --crop-csv"),
+        ({"prompt": None}, "give --clip with its --prompt, or --crop-csv"),
+        ({"crop_csv": "crop.csv"}, "--crop-csv names videos, frames and captions: leave out --clip"),
+        ({"val_csv": "a.csv", "image": "picture.png"}, "--val-csv names pictures and prompts: leave out"),
+        ({"val_csv": "none.csv"}, "none.csv cannot be read"),
+        ({"sheet": "sheet.jpg"}, "sheet.jpg is no name for the picture: let it end in .png"),
         ({"seed": -1}, "--seed must lie between"),
         ({"lr": 2}, "`learning_rate` must lie between 0 and 1"),
     ],

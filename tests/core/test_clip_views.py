@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from flash_pack.flash_modules.files.footage import Footage
-from flash_pack.flash_modules.flexiact.training.views import ViewConfig, cut_frames, fill, views
+from flash_pack.flash_modules.flexiact.training.views import Part, ViewConfig, cut_frames, fill, views
 from flash_pack.flash_modules.training.clips import Clip
 
 HEIGHT, WIDTH = 40, 60
@@ -81,7 +81,7 @@ def test_settings_that_cannot_be_are_refused(changes: dict[str, float], sentence
 
 def test_twelve_crops_of_08_lie_from_edge_to_edge() -> None:
     config = ViewConfig(frames=5, height=32, width=48)  # a crop's own size: nothing is resized
-    found = list(views(_clip(), config))
+    found = list(views(Part(_clip(), cut_frames(_clip(), config), config)))
     assert len(found) == config.num_views == 12
     video_FCHW = _clip().read(cut_frames(_clip(), config).indices, 1080)
     for number, view in enumerate(found):

@@ -1,7 +1,10 @@
 """The loss of action tokens, and what a micro-batch draws."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +15,7 @@ from flash_pack.flash_modules.flexiact.training.encoded import EncodedView, view
 from flash_pack.flash_modules.flexiact.training.lesson import Lesson, kept_lesson, read_lesson, write_lesson
 from flash_pack.flash_modules.flexiact.training.loss import LossConfig, noisy_latents, token_loss
 from flash_pack.flash_modules.flexiact.training.token_training import (
+    TokenTraining,
     TokenTrainingConfig,
     draw,
     token_loop,
@@ -195,3 +199,29 @@ def test_a_damaged_lesson_is_refused(missing: str, tmp_path: Path) -> None:
         ValueError, match=r"lesson\.safetensors is damaged .*: remove it, and it is made again"
     ):
         read_lesson(path)
+
+
+def test_every_view_has_its_own_caption(tmp_path: Path) -> None:
+    """Also after the lesson was written and read."""
+    texts = torch.randn(2, 5, 6)
+    written = replace(_lesson(), views=[_view(i) for i in range(3)], text_embeds=texts, caption_of=(1, 0, 1))
+    write_lesson(tmp_path / "lesson.safetensors", written)
+    lesson, config = read_lesson(tmp_path / "lesson.safetensors"), TokenTrainingConfig()
+    seen: list[torch.Tensor] = []
+
+    def predict(latents: torch.Tensor, *others: torch.Tensor) -> torch.Tensor:
+        seen.append(others[-1])
+        return latents
+
+    host: Any = SimpleNamespace(device=torch.device("cpu"), predict=predict)
+    for number in range(60):
+        TokenTraining(host, lesson, config).loss(number)
+        drawn = draw(lesson.views, config, number)
+        wanted = texts[None, (1, 0, 1)[drawn.view]] if drawn.with_text else lesson.empty_embeds
+        assert torch.equal(seen[-1], wanted)
+
+
+@pytest.mark.parametrize("caption_of", [(0,), (0, 1), (0, -1)])
+def test_captions_of_other_views_are_refused(caption_of: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="captions are not those of its views"):
+        replace(_lesson(), caption_of=caption_of)

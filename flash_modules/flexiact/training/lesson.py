@@ -13,23 +13,38 @@ from .loss import check_frames
 
 @dataclass(frozen=True, kw_only=True)
 class Lesson:
-    """The clip that is learned from, with its caption and the empty prompt encoded, (1, M, C)."""
+    """The clip that is learned from, with its captions (T, M, C) and the empty prompt (1, M, C) encoded."""
 
     views: Sequence[EncodedView]
     caption: str
+    """The first one."""
     text_embeds: Tensor
     empty_embeds: Tensor
     clip_sha256: str
+    caption_of: Sequence[int] = ()
+    """For each view the number of its caption; for none, all have the first."""
 
     def __post_init__(self) -> None:
+        if self.caption_of and (
+            len(self.caption_of) != len(self.views)
+            or not all(0 <= number < len(self.text_embeds) for number in self.caption_of)
+        ):
+            raise ValueError("its captions are not those of its views")
         for view in self.views:
             check_frames(view.mean_FCHW)
+
+    def text_of(self, view: int) -> Tensor:
+        """The caption of a view, (1, M, C)."""
+        number = self.caption_of[view] if self.caption_of else 0
+        return self.text_embeds[number : number + 1]
 
 
 def write_lesson(path: Path, lesson: Lesson) -> None:
     """Write a lesson, whole or not at all."""
     texts = {"text": lesson.text_embeds, "empty": lesson.empty_embeds}
     header = {"caption": lesson.caption, "clip_sha256": lesson.clip_sha256, "views": str(len(lesson.views))}
+    if lesson.caption_of:
+        header["caption_of"] = " ".join(map(str, lesson.caption_of))
     write_tensors(path, view_tensors(lesson.views) | texts, header)
 
 
@@ -44,6 +59,7 @@ def read_lesson(path: Path) -> Lesson:
             text_embeds=tensors["text"],
             empty_embeds=tensors["empty"],
             clip_sha256=header["clip_sha256"],
+            caption_of=tuple(map(int, header.get("caption_of", "").split())),
         )
     except (KeyError, ValueError) as error:
         raise ValueError(f"{path} is damaged ({short(error)}): remove it, and it is made again.") from error

@@ -62,6 +62,7 @@ class Host(Protocol):
 class Drawn:
     """What a micro-batch sees: a function of the seed and its number alone. On the CPU."""
 
+    view: int
     clean_FCHW: Tensor
     picture_FCHW: Tensor
     """The first frame's latent, then zeros; or zeros alone."""
@@ -75,12 +76,13 @@ class Drawn:
 def draw(encoded: Sequence[EncodedView], config: TokenTrainingConfig, number: int) -> Drawn:
     """Draw view, latents, noise, timestep, pair of frames, and what is left out."""
     generator = seeded(config.seed, "tokens", number)
-    view = encoded[int(torch.randint(len(encoded), (), generator=generator))]
-    clean_FCHW, picture_1CHW = view.draw(generator)
+    view = int(torch.randint(len(encoded), (), generator=generator))
+    clean_FCHW, picture_1CHW = encoded[view].draw(generator)
     picture_FCHW = torch.zeros_like(clean_FCHW)
     if float(torch.rand((), generator=generator)) >= config.picture_drop:
         picture_FCHW[:1] = picture_1CHW
     return Drawn(
+        view=view,
         clean_FCHW=clean_FCHW,
         picture_FCHW=picture_FCHW,
         noise_FCHW=torch.randn(clean_FCHW.shape, generator=generator),
@@ -100,7 +102,8 @@ class TokenTraining:
         """The loss of a micro-batch: a function of its number and of the tokens alone."""
         drawn, device = draw(self.lesson.views, self.config, number), self.host.device
         clean_FCHW, noise_FCHW = drawn.clean_FCHW.to(device), drawn.noise_FCHW.to(device)
-        text_embeds = self.lesson.text_embeds if drawn.with_text else self.lesson.empty_embeds
+        lesson = self.lesson
+        text_embeds = lesson.text_of(drawn.view) if drawn.with_text else lesson.empty_embeds
         (velocity_FCHW,) = self.host.predict(
             noisy_latents(clean_FCHW, noise_FCHW, drawn.timestep)[None],
             drawn.picture_FCHW.to(device)[None],

@@ -1,7 +1,7 @@
 """What is taken of the one clip: 49 frames, and twelve crops of them in their places."""
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -71,18 +71,42 @@ def cut_frames(clip: Clip, config: ViewConfig) -> Cut:
     gap = (last - first - config.start) / (config.frames - 1)
     shown = (bisect_right(times, first + config.start + i * gap + SLACK) - 1 for i in range(config.frames))
     indices = tuple(max(0, index) for index in shown)
-    different = len(set(indices))
-    if different == config.frames:
-        return Cut(indices, "")
-    return Cut(
-        indices,
-        f"{clip.path.name} has {different} frames there, and some are shown twice to make {config.frames}.",
-    )
+    return Cut(indices, _shown_twice(clip, indices))
 
 
-def views(clip: Clip, config: ViewConfig) -> Iterator[Tensor]:
+def cut_rows(clip: Clip, frames: Sequence[int], config: ViewConfig) -> Cut:
+    """As many of these frames as are learned from, spread evenly, first and last included.
+
+    Deviation: where there are more, the released code takes another window of 49 in each step, and where
+    there are fewer, it leaves the clip out.
+    """
+    gap = (len(frames) - 1) / (config.frames - 1)
+    indices = tuple(frames[round(i * gap)] for i in range(config.frames))
+    if len(frames) > config.frames:
+        return Cut(indices, f"{clip.path.name}: {config.frames} of {len(frames)} frames, spread evenly.")
+    return Cut(indices, _shown_twice(clip, indices))
+
+
+def _shown_twice(clip: Clip, indices: tuple[int, ...]) -> str:
+    different, wanted = len(set(indices)), len(indices)
+    if different == wanted:
+        return ""
+    return f"{clip.path.name} has {different} frames there, and some are shown twice to make {wanted}."
+
+
+@dataclass(frozen=True)
+class Part:
+    """A clip, its frames that are taken, and the crops of them."""
+
+    clip: Clip
+    cut: Cut
+    config: ViewConfig
+
+
+def views(part: Part) -> Iterator[Tensor]:
     """Videos (F, 3, H, W) in [0, 1], row by row of crops."""
-    video_FCHW = clip.read(cut_frames(clip, config).indices, _MOST)
+    config = part.config
+    video_FCHW = part.clip.read(part.cut.indices, _MOST)
     for top, left in product(_places(config.rows), _places(config.columns)):
         yield fill(_crop(video_FCHW, top, left, config.crop), config.height, config.width)
 

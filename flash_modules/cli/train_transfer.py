@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from ..backends.diffusers.cogvideox import BaseFiles, find_base, load_transformer
+from ..backends.diffusers.cogvideox import BaseFiles, check_prompts, find_base, load_transformer
 from ..backends.diffusers.cogvideox.train import CHECKPOINTING, LearningTokens, Needs, step_needs
 from ..flash.training.needs import gib
 from ..flexiact.action_file import write_transfer_action
@@ -73,6 +73,7 @@ def train_transfer(args: argparse.Namespace) -> None:
     files = find_base(args.base)
     source = find_source(args, files)
     samples = find_samples(args, files, source.captions[0])
+    check_prompts(files, [*source.captions, *(sample.prompt for sample in samples)])
     processes = AcceleratedProcesses(find_device(args.device))
     device, say = processes.device, tqdm.write if processes.is_first else silent
     for note in source.notes:

@@ -15,6 +15,7 @@ from ..backends.diffusers.cogvideox import (
     BaseFiles,
     add_transfer,
     bytes_of,
+    check_prompts,
     decode_video,
     encode_picture,
     encode_prompt,
@@ -136,6 +137,7 @@ def transfer(args: argparse.Namespace) -> None:
     if (step := frames_skipped(args.out, args.fps)) > 1:
         _say(f"Viewers show at most 50 frames of a {args.out.suffix} per second: of {step} one is written.")
     files = find_base(args.base)
+    check_prompts(files, [args.prompt, args.negative])
     image_1HWC = fitted_picture(args.image, files)
     actions = [read_transfer_action(path) for path in args.action]
     performances = [Performance(action=action, strength=args.strength, boost=boost) for action in actions]

@@ -1,10 +1,13 @@
 """`python -m flash_modules train-transfer`: from a clip to an action, and from mistakes to sentences."""
 
+import json
+import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import av
 import pytest
 import torch
 from PIL import Image
@@ -19,6 +22,7 @@ from flash_pack.flash_modules.flexiact.training.lesson import read_lesson
 from flash_pack.flash_modules.flexiact.training.views import ViewConfig
 from flash_pack.tests.backends.command_line import run_command, sentence_of
 from flash_pack.tests.backends.small_cogvideox import LAYERS, PROMPT, WIDTH, save_base, small_adapter
+from flash_pack.tests.core.small_clips import write_video
 
 Train = Callable[..., int]
 TOKENS = 5
@@ -183,6 +187,67 @@ def test_a_sheet_is_drawn_and_nothing_is_learned(
 
 
 @pytest.mark.parametrize(
+    ("changes", "kind"),
+    [
+        ({"patch_size_t": 2}, "CogVideoX 1.5"),
+        ({"in_channels": 16}, "CogVideoX-5b, which makes videos from text and takes no picture"),
+        ({"in_channels": 48}, "a CogVideoX with 48 input channels, as for inpainting"),
+        ({"_class_name": "UNet2DConditionModel"}, "a model with a UNet2DConditionModel"),
+    ],
+)
+def test_a_base_of_another_kind_is_named(
+    changes: dict[str, Any], kind: str, files: Path, train: Train, tmp_path: Path, capsys: Any
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(files / "base", other)
+    path = other / "transformer" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    assert train(base=other) == 2
+    said = sentence_of(capsys.readouterr().err)
+    assert f"other is {kind}" in said
+    assert "FlexiAct works on CogVideoX-5b-I2V: give that one's folder." in said
+
+
+def test_a_longer_clip_is_spread_and_nothing_need_be_said(
+    train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip = write_video(tmp_path / "long.mp4", 41)
+    assert train(clip=clip, sheet=tmp_path / "sheet.png") == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("long.mp4: 96x64, 41 frames, 1.6 s -> 9 frames, from 0 to 40, 1.6 s")
+    assert len(said) == 2
+
+
+def test_files_without_a_picture_are_sentences(
+    train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with av.open(str(tmp_path / "sound.mp4"), "w") as container:
+        stream = container.add_stream("aac", rate=44100)
+        frame = av.AudioFrame.from_ndarray(torch.zeros(1, 44100).numpy(), format="fltp", layout="mono")
+        frame.rate = 44100
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    (tmp_path / "text.mp4").write_text("no video")
+    (tmp_path / "folder").mkdir()
+    write_video(tmp_path / "still.mp4", 1)
+    for name in ("sound.mp4", "text.mp4", "folder", "still.mp4"):
+        assert train(clip=tmp_path / name) == 2
+        said = sentence_of(capsys.readouterr().err)
+        assert f"{name} cannot be used as a clip: " in said
+        assert said.endswith(".")
+
+
+def test_too_long_a_prompt_is_told_before_a_model_is_read(
+    train: Train, files: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delattr(command, "load_transformer")
+    assert train(prompt="dogs " * 6) == 2
+    assert "The prompt has 13 tokens" in sentence_of(capsys.readouterr().err)
+    assert train(image=files / "picture.png", sample_prompt="dogs " * 6) == 2
+    assert "The prompt has 13 tokens" in sentence_of(capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
     ("changes", "sentence"),
     [
         ({"tokens": 0}, "--tokens must be 1 or more, but it is 0"),
@@ -191,7 +256,6 @@ def test_a_sheet_is_drawn_and_nothing_is_learned(
         ({"clip": "picture.png"}, "picture.png cannot be used as a clip"),
         ({"clip": "none.mp4"}, "none.mp4 cannot be used as a clip"),
         ({"start": 9}, "turn.gif lasts 1.20 s, and the cut goes from 9 to"),
-        ({"prompt": "dogs " * 6}, "The prompt has 13 tokens, and CogVideoX-5b-I2V reads 10"),
         ({"base": "nowhere"}, "nowhere is not a model in diffusers' layout"),
         ({"clip": None}, "give --clip with its --prompt, or --crop-csv"),
         ({"prompt": None}, "give --clip with its --prompt, or --crop-csv"),

@@ -9,7 +9,7 @@ from .load.base import (
     load_transformer,
     load_vae,
 )
-from .load.encode import decode_video, encode_picture, encode_prompt
+from .load.encode import check_prompts, decode_video, encode_picture, encode_prompt
 from .load.tokenizer import read_tokenizer
 from .memory import bytes_of, forward_bytes, forward_cost
 from .offload import keep_blocks_on_cpu
@@ -20,6 +20,7 @@ __all__ = [
     "Shape",
     "add_transfer",
     "bytes_of",
+    "check_prompts",
     "decode_video",
     "encode_picture",
     "encode_prompt",

@@ -1,6 +1,6 @@
 """Prompts and pictures into what the transformer reads, and latents back into pictures."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from diffusers import AutoencoderKLCogVideoX
@@ -9,24 +9,45 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import T5EncoderModel
 
+from .....files.json_file import read_json
 from .....flexiact.action_file import BASE
+from .base import BaseFiles
+from .tokenizer import read_tokenizer
 
 _PAD = 0
+_WORDS = 32128
+"""That T5 knows, where its settings leave it out."""
+
+
+def prompt_tokens(tokenizer: Tokenizer, prompt: str, max_text: int) -> list[int]:
+    """The numbers of a prompt's tokens. Raises ValueError if it is too long, which the original cuts off.
+
+    Words are taken as they are: no weights like (word:1.2).
+    """
+    tokens: list[int] = tokenizer.encode(prompt).ids
+    if len(tokens) > max_text:
+        raise ValueError(
+            f"The prompt has {len(tokens)} tokens, and {BASE} reads {max_text}: shorten it. It begins with "
+            f'"{prompt[:40]}".'
+        )
+    return tokens
+
+
+def check_prompts(files: BaseFiles, prompts: Iterable[str]) -> None:
+    """Raise ValueError if one is too long; no weights are read."""
+    words = read_json(files.path / "text_encoder" / "config.json").get("vocab_size", _WORDS)
+    tokenizer = read_tokenizer(files.tokenizer, int(words))
+    for prompt in prompts:
+        prompt_tokens(tokenizer, prompt, files.max_text)
 
 
 @torch.inference_mode()
 def encode_prompt(encoder: T5EncoderModel, tokenizer: Tokenizer, prompt: str, max_text: int) -> Tensor:
     """Text embeddings (1, M, C) of a prompt, M = `max_text`: padded, and the padding is not masked.
 
-    Words are taken as they are: no weights like (word:1.2). Raises ValueError if the prompt is too long,
-    which the original cuts off.
+    Raises ValueError if the prompt is too long.
     """
-    tokens = tokenizer.encode(prompt).ids
-    if len(tokens) > max_text:
-        raise ValueError(
-            f"The prompt has {len(tokens)} tokens, and {BASE} reads {max_text}: shorten it. It begins with "
-            f'"{prompt[:40]}".'
-        )
+    tokens = prompt_tokens(tokenizer, prompt, max_text)
     padded_1M = torch.tensor([tokens + [_PAD] * (max_text - len(tokens))], device=encoder.device)
     return encoder(padded_1M).last_hidden_state
 

@@ -8,7 +8,14 @@ import torch
 from tqdm import tqdm
 
 from ..backends.diffusers.cogvideox import BaseFiles, check_prompts, find_base, load_transformer
-from ..backends.diffusers.cogvideox.train import CHECKPOINTING, LearningTokens, Needs, step_needs
+from ..backends.diffusers.cogvideox.train import (
+    CHECKPOINTING,
+    LearningTokens,
+    Needs,
+    Saving,
+    nearest_that_fits,
+    step_needs,
+)
 from ..flash.training.needs import gib
 from ..flexiact.action_file import write_transfer_action
 from ..flexiact.training.source import Source
@@ -35,7 +42,8 @@ from .transfer_lesson import (
 )
 from .transfer_samples import Sample, TransferSamples
 
-_FULL = "Memory ran out: give --checkpointing cpu, or close what else uses it. The last checkpoint is kept."
+_LEAST = "give --checkpointing cpu --offload blocks"
+_FULL = f"Memory ran out: {_LEAST}, or close what else uses it. The last checkpoint is kept."
 
 
 def add_train_transfer(parser: argparse.ArgumentParser) -> None:
@@ -46,7 +54,7 @@ def add_train_transfer(parser: argparse.ArgumentParser) -> None:
         "and the same command goes on. On several GPUs: accelerate launch --multi_gpu -m flash_modules "
         "train-transfer ..."
     )
-    parser.set_defaults(run=train_transfer, when_full="give --checkpointing cpu")
+    parser.set_defaults(run=train_transfer, when_full=_LEAST)
     clip = parser.add_argument_group("clip")
     clip.add_argument(
         "--base", type=Path, required=True, help="CogVideoX-5b-I2V: a folder in diffusers' layout"
@@ -61,6 +69,12 @@ def add_train_transfer(parser: argparse.ArgumentParser) -> None:
         default="blocks",
         help="blocks (default): they run twice to save memory; cpu: and what is kept of them waits there",
     )
+    run.add_argument(
+        "--offload",
+        choices=("none", "blocks"),
+        default="none",
+        help="blocks: their weights wait in the computer's memory, and each comes to the GPU while it runs",
+    )
     run.add_argument("--dry-run", action="store_true", help="say what it needs, and train nothing")
     samples = parser.add_argument_group("samples on the way")
     add_sample_arguments(samples)
@@ -70,6 +84,7 @@ def train_transfer(args: argparse.Namespace) -> None:
     """Train as the arguments say; all of them are checked before a model is read."""
     _check_arguments(args)
     config = TokenTrainingConfig(loop=loop_config(args, token_loop()), seed=args.seed)
+    saving = Saving(checkpointing=args.checkpointing, offload=args.offload == "blocks")
     files = find_base(args.base)
     source = find_source(args, files)
     samples = find_samples(args, files, source.captions[0])
@@ -82,14 +97,12 @@ def train_transfer(args: argparse.Namespace) -> None:
         if processes.is_first:
             write_sheet(args, source, say)
         return
-    host = LearningTokens(
-        load_transformer(files, find_dtype(args.dtype, device)), args.tokens, args.checkpointing
-    )
-    needs = step_needs(host, args.checkpointing)
+    host = LearningTokens(load_transformer(files, find_dtype(args.dtype, device)), args.tokens, saving)
+    needs = step_needs(host, saving)
     if args.dry_run:
         say(_described(needs, config))
     if not (args.runs / args.out / SETTINGS).is_file():  # a run that goes on has shown that it fits
-        _check_memory(needs, device)
+        _check_memory(host, needs, device)
     if not args.dry_run:
         _train(args, config, files, source, host, samples, processes, say)
 
@@ -143,14 +156,20 @@ def _check_arguments(args: argparse.Namespace) -> None:
     check_lesson_arguments(args)
 
 
-def _check_memory(needs: Needs, device: torch.device) -> None:
-    """Raise ValueError, with the setting that needs less, if a step takes more than is free."""
+def _check_memory(host: LearningTokens, needs: Needs, device: torch.device) -> None:
+    """Raise ValueError, with the setting that fits, if a step takes more than is free."""
     free = free_memory(device)
-    if needs.device_bytes > free:
-        raise ValueError(
-            f"Learning needs about {gib(needs.device_bytes)}, and {gib(free)} are free on {device}: give "
-            "--checkpointing cpu, which needs the least, or take another device."
-        )
+    if needs.device_bytes <= free:
+        return
+    saving, least = nearest_that_fits(host, host.saving, free)
+    flags = f"--checkpointing {saving.checkpointing}{' --offload blocks' if saving.offload else ''}"
+    fits = f"`{flags}`, which needs about {gib(least.device_bytes)}"
+    remedy = (
+        f"give {fits}" if least.device_bytes <= free else f"even {fits}, does not fit: take another device"
+    )
+    raise ValueError(
+        f"Learning needs about {gib(needs.device_bytes)}, and {gib(free)} are free on {device}: {remedy}."
+    )
 
 
 def _described(needs: Needs, config: TokenTrainingConfig) -> str:

@@ -13,6 +13,7 @@ from ..backends.diffusers.cogvideox import (
     decode_video,
     encode_picture,
     guided_velocity,
+    keep_blocks_on_cpu,
     load_vae,
 )
 from ..backends.diffusers.cogvideox.train import LearningTokens
@@ -65,6 +66,8 @@ class TransferSamples:
         prompt, negative = self._text_embeds(sample.prompt)
         self.host.remove()
         remove = add_transfer(transformer, [Performance(action=action)], sample.adapter)
+        if self.host.saving.offload:
+            come_back = keep_blocks_on_cpu(transformer, device)
         try:
             latents_FCHW = sample_latents(
                 guided_velocity(
@@ -79,8 +82,11 @@ class TransferSamples:
                 TransferConfig.steps,
             )
         finally:
+            if self.host.saving.offload:
+                come_back()
             remove()
             self.host.add()
+            self.host.to(device)
         write_video(path, decode_video(vae, latents_FCHW), 8, Origin())
 
     def _text_embeds(self, prompt: str) -> list[Tensor]:

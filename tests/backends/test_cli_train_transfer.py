@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from flash_pack.flash_modules.backends.diffusers.cogvideox.train import Needs
+from flash_pack.flash_modules.backends.diffusers.cogvideox.train import Needs, Saving
 from flash_pack.flash_modules.cli import train_transfer as command
 from flash_pack.flash_modules.cli import transfer_lesson
 from flash_pack.flash_modules.flexiact.action_file import read_transfer_action
@@ -85,6 +85,7 @@ def test_an_action_is_learned(usual: Path) -> None:
     [
         (("--checkpointing", "none"), {}),
         (("--checkpointing", "cpu"), {}),
+        (("--offload", "blocks"), {}),
     ],
 )
 def test_what_saves_memory_changes_nothing(
@@ -130,11 +131,13 @@ def test_a_run_of_another_clip_is_not_gone_on_with(
     assert "clip" in sentence_of(capsys.readouterr().err)
 
 
+@pytest.mark.parametrize("offload", ["none", "blocks"])
 def test_a_picture_performs_on_the_way_and_learning_goes_on_as_without(
-    train: Train, files: Path, usual: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    offload: str, train: Train, files: Path, usual: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("flash_pack.flash_modules.flexiact.sampling.TransferConfig.steps", 2)
-    assert train(image=files / "picture.png", ref_adapter=files / "adapter.safetensors", sample_steps=2) == 0
+    sample = {"image": files / "picture.png", "ref_adapter": files / "adapter.safetensors"}
+    assert train(**sample, sample_steps=2, offload=offload) == 0
     assert [path.name for path in tmp_path.glob("turn/sample-*")] == ["sample-000002.mp4"]
     found, wanted = (load_file(path / "turn.safetensors") for path in (tmp_path / "turn", usual))
     assert all(torch.equal(found[name], wanted[name]) for name in wanted)
@@ -285,5 +288,12 @@ def test_too_little_memory_is_told_before_anything_is_learned(
 ) -> None:
     monkeypatch.setattr(command, "free_memory", lambda device: 1000)
     assert train() == 2
-    assert "0.0 GiB are free on cpu: give --checkpointing cpu" in sentence_of(capsys.readouterr().err)
+    said = sentence_of(capsys.readouterr().err)
+    least = "--checkpointing cpu --offload blocks"
+    assert f"0.0 GiB are free on cpu: even `{least}`, which needs about 0.0 GiB, does not fit" in said
+    monkeypatch.setattr(command, "free_memory", lambda device: 2**20 - 1)
+    few = Needs(flops=1, device_bytes=2**19, waiting_bytes=0)
+    monkeypatch.setattr(command, "nearest_that_fits", lambda *_: (Saving(offload=True), few))
+    assert train() == 2
+    assert "give `--checkpointing blocks --offload blocks`, which" in sentence_of(capsys.readouterr().err)
     assert not (tmp_path / "turn").exists()

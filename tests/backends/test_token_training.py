@@ -1,6 +1,7 @@
 """Learning action tokens on diffusers' CogVideoX, against the method: motion queries, dense sequence."""
 
 import math
+import weakref
 from pathlib import Path
 
 import pytest
@@ -10,13 +11,14 @@ from torch import Tensor, nn
 
 from flash_pack.flash_modules.backends.diffusers.cogvideox import add_transfer
 from flash_pack.flash_modules.backends.diffusers.cogvideox.train import (
-    CHECKPOINTING,
-    Checkpointing,
+    SAVINGS,
     LearningTokens,
+    Saving,
     encode_moments,
+    nearest_that_fits,
     step_needs,
 )
-from flash_pack.flash_modules.backends.diffusers.cogvideox.train import tokens as tokens_module
+from flash_pack.flash_modules.backends.diffusers.cogvideox.train import saving as saving_module
 from flash_pack.flash_modules.flexiact.noise_schedule import alphas_cumprod
 from flash_pack.flash_modules.flexiact.performance import Performance
 from flash_pack.flash_modules.flexiact.reweighting import RELEASED
@@ -50,8 +52,8 @@ def _lesson() -> Lesson:
     )
 
 
-def _training(checkpointing: Checkpointing = "none") -> TokenTraining:
-    host = LearningTokens(small_transformer(), TOKENS, checkpointing)
+def _training(saving: Saving = SAVINGS[0]) -> TokenTraining:
+    host = LearningTokens(small_transformer(), TOKENS, saving)
     return TokenTraining(host, _lesson(), TokenTrainingConfig(loop=LOOP))
 
 
@@ -119,9 +121,10 @@ def test_only_tokens_learn(tmp_path: Path) -> None:
     assert all(tokens.abs().min() > 0 for tokens in host.tokens.values())
 
 
-@pytest.mark.parametrize("checkpointing", ["blocks", "cpu"])
-def test_checkpointing_changes_nothing(checkpointing: Checkpointing) -> None:
-    plain, checkpointed = _training(), _training(checkpointing)
+@pytest.mark.parametrize("saving", SAVINGS[1:])
+def test_what_saves_memory_changes_nothing(saving: Saving, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(saving_module, "copied", lambda weight, device: weight.clone())  # as to a GPU
+    plain, checkpointed = _training(), _training(saving)
     losses = [training.loss(0) for training in (plain, checkpointed)]
     for loss in losses:
         loss.backward()
@@ -131,16 +134,75 @@ def test_checkpointing_changes_nothing(checkpointing: Checkpointing) -> None:
 
 
 def test_checkpointing_runs_blocks_again() -> None:
-    calls = {}
-    for checkpointing in CHECKPOINTING:
-        training = _training(checkpointing)
+    calls = []
+    for saving in SAVINGS:
+        training = _training(saving)
         assert isinstance(training.host, LearningTokens)
         seen: list[None] = []
         for block in training.host.transformer.transformer_blocks:
             block.attn1.register_forward_hook(lambda *_, seen=seen: seen.append(None))
         training.loss(0).backward()
-        calls[checkpointing] = len(seen)
-    assert calls == {"none": LAYERS, "blocks": 2 * LAYERS, "cpu": 2 * LAYERS}
+        calls.append(len(seen))
+    assert calls == [LAYERS, *([2 * LAYERS] * 4)]
+
+
+@pytest.mark.parametrize("saving", SAVINGS[3:])
+def test_copies_of_two_blocks_at_most_are_held(saving: Saving, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each block's weights are copied twice in a step, and the copies go when the block is done with."""
+    held: set[int] = set()
+    most, made = 0, 0
+
+    def copied(weight: Tensor, device: torch.device) -> Tensor:
+        nonlocal most, made
+        copy = weight.clone()
+        storage, number = copy.untyped_storage(), made
+        held.add(number)
+        weakref.finalize(storage, held.discard, number)
+        made, most = made + 1, max(most, len(held))
+        return copy
+
+    monkeypatch.setattr(saving_module, "copied", copied)
+    host = LearningTokens(small_transformer(num_layers=6), TOKENS, saving)
+    inputs = small_inputs((1, 3, 16, 8, 12))
+    ones = torch.ones(1, dtype=torch.long)
+    velocity = host.predict(inputs.latents_BFCHW, inputs.picture_BFCHW, ones, inputs.text_embeds_BMC)
+    weights = len(list(host.transformer.transformer_blocks[0].parameters()))
+    assert (made, most) == (6 * weights, weights)
+    velocity.square().mean().backward()
+    assert made == 2 * 6 * weights
+    assert most <= 2 * weights
+    assert not held
+
+
+def test_blocks_that_wait_stay_where_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    host = LearningTokens(small_transformer(), TOKENS, SAVINGS[3])
+    monkeypatch.setattr(host, "_tokens", {})  # what learns cannot go to a device without numbers
+    host.to(torch.device("meta"))
+    assert host.device.type == "meta"
+    for name, weight in host.transformer.named_parameters():
+        assert weight.device.type == ("cpu" if name.startswith("transformer_blocks.") else "meta")
+
+
+def test_weights_that_wait_without_running_again_are_refused() -> None:
+    with pytest.raises(
+        ValueError, match="must run again, or all copies are kept: give --checkpointing blocks"
+    ):
+        Saving(checkpointing="none", offload=True)
+
+
+def test_the_setting_that_saves_as_little_as_fits_is_found() -> None:
+    host = LearningTokens(small_transformer(num_layers=6), TOKENS, SAVINGS[0])
+    needs = [step_needs(host, saving) for saving in SAVINGS]
+    assert host.saving == SAVINGS[0]
+    device = [one.device_bytes for one in needs]
+    assert device == sorted(device, reverse=True)
+    blocks = sum(4 * weight.numel() for weight in host.transformer.transformer_blocks.parameters())
+    assert device[1] - device[3] == device[2] - device[4] == blocks - blocks // 3
+    assert needs[4].waiting_bytes == needs[2].waiting_bytes + blocks
+    for number in (1, 2, 3, 4):
+        assert nearest_that_fits(host, SAVINGS[0], device[number]) == (SAVINGS[number], needs[number])
+    assert nearest_that_fits(host, SAVINGS[0], 0) == (SAVINGS[4], needs[4])
+    assert nearest_that_fits(host, SAVINGS[4], 0) == (SAVINGS[4], needs[4])
 
 
 def test_what_is_kept_of_blocks_goes_to_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,8 +213,8 @@ def test_what_is_kept_of_blocks_goes_to_the_cpu(monkeypatch: pytest.MonkeyPatch)
         def __init__(self) -> None:
             super().__init__(lambda x: packed.append(x.ndim) or x, lambda x: x)
 
-    monkeypatch.setattr(tokens_module, "save_on_cpu", Watched)
-    _training("cpu").loss(0).backward()
+    monkeypatch.setattr(saving_module, "save_on_cpu", Watched)
+    _training(Saving(checkpointing="cpu")).loss(0).backward()
     assert packed == [3, 3, 2] * LAYERS
 
 
@@ -198,8 +260,8 @@ def test_moments_are_the_vaes() -> None:
 
 def test_what_a_step_needs_is_what_all_blocks_take() -> None:
     """Counted on three blocks, and carried on to six."""
-    host = LearningTokens(small_transformer(num_layers=6), TOKENS, "blocks")
-    needs = step_needs(host, "blocks")
+    host = LearningTokens(small_transformer(num_layers=6), TOKENS)
+    needs = step_needs(host, Saving())
     inputs = small_inputs((1, 3, 16, 8, 12))
     with counting() as counter:
         velocity = host.predict(
@@ -213,12 +275,12 @@ def test_what_a_step_needs_is_what_all_blocks_take() -> None:
     weights = sum(4 * weight.numel() for weight in host.transformer.parameters())
     tokens = 4 * 4 * 6 * TOKENS * WIDTH
     assert needs.device_bytes == pytest.approx(weights + tokens + counter.cost.peak_bytes, rel=0.02)
-    waiting = step_needs(host, "cpu")
+    waiting = step_needs(host, Saving(checkpointing="cpu"))
     assert 0 < waiting.waiting_bytes < needs.device_bytes - waiting.device_bytes + waiting.waiting_bytes
 
 
 def test_tokens_that_are_taken_out_leave_no_checkpointing_behind() -> None:
-    host = LearningTokens(small_transformer(), TOKENS, "blocks")
+    host = LearningTokens(small_transformer(), TOKENS)
     assert host.transformer.is_gradient_checkpointing
     host.remove()
     assert not host.transformer.is_gradient_checkpointing

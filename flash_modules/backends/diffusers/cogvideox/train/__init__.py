@@ -1,14 +1,17 @@
 """Learning with FlexiAct on diffusers' CogVideoX."""
 
 from .encode import encode_moments
-from .needs import Needs, step_needs
-from .tokens import CHECKPOINTING, Checkpointing, LearningTokens
+from .needs import Needs, nearest_that_fits, step_needs
+from .saving import CHECKPOINTING, SAVINGS, Saving
+from .tokens import LearningTokens
 
 __all__ = [
     "CHECKPOINTING",
-    "Checkpointing",
+    "SAVINGS",
     "LearningTokens",
     "Needs",
+    "Saving",
     "encode_moments",
+    "nearest_that_fits",
     "step_needs",
 ]

@@ -2,43 +2,22 @@
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, Literal, get_args
 
 import torch
 from diffusers import CogVideoXTransformer3DModel
 from torch import Tensor, nn
-from torch.autograd.graph import save_on_cpu
-from torch.utils.checkpoint import checkpoint
 
 from .....files.tensor_file import fingerprint
 from .....flexiact.training.loss import zero_tokens
 from ..guidance import predict_velocity
 from ..transfer import PrefixAttention, action_prefix
+from .saving import USUAL, Saving
 
 _KNOWN_BY = (
     "time_embedding.linear_1.weight",
     "transformer_blocks.0.attn1.to_q.weight",
     "proj_out.weight",
 )
-Checkpointing = Literal["none", "blocks", "cpu"]
-CHECKPOINTING: tuple[Checkpointing, ...] = get_args(Checkpointing)
-"""What saves memory: nothing; blocks run again in the backward pass, so that their inputs alone are kept; and
-those inputs wait in the computer's memory."""
-
-
-def _run_again(block: nn.Module, *args: Any) -> Any:
-    return checkpoint(block, *args, use_reentrant=False)
-
-
-def _run_again_from_cpu(block: nn.Module, video: Tensor, *args: Any) -> Any:
-    """What this kind of checkpoint keeps goes by the hooks of autograd, if something before it learns."""
-    with save_on_cpu():
-        return checkpoint(
-            block,
-            video if video.requires_grad else video.detach().requires_grad_(),
-            *args,
-            use_reentrant=True,
-        )
 
 
 class LearningTokens:
@@ -47,30 +26,39 @@ class LearningTokens:
     The transformer is frozen; `remove` takes the tokens out of it again, and `add` puts them back.
     """
 
+    saving: Saving
+    """What saves memory."""
+
     def __init__(
         self,
         transformer: CogVideoXTransformer3DModel,
         num_tokens: int,
-        checkpointing: Checkpointing = "blocks",
+        saving: Saving = USUAL,
     ) -> None:
         blocks, width = transformer.transformer_blocks, transformer.proj_out.in_features
         self.transformer = transformer.requires_grad_(False)
         self._tokens = zero_tokens(len(blocks), num_tokens, width)
         self._kept = [block.attn1.processor for block in blocks]
-        self._checkpointing = checkpointing
+        self._device, self.saving = transformer.device, saving
         self.add()
 
     def add(self) -> None:
         """Put the tokens into the transformer."""
         for block, tokens in zip(self.transformer.transformer_blocks, self._tokens.values(), strict=True):
             block.attn1.set_processor(PrefixAttention(partial(action_prefix, tokens_MC=tokens), lambda: None))
-        if self._checkpointing != "none":
-            run_again = _run_again if self._checkpointing == "blocks" else _run_again_from_cpu
+        self.save_memory(self.saving)
+
+    def save_memory(self, saving: Saving) -> None:
+        """Save memory in another way from now on; `to` then moves what waits elsewhere."""
+        self.saving = saving
+        if (run_again := saving.run_again) is None:
+            self.transformer.disable_gradient_checkpointing()
+        else:
             self.transformer.enable_gradient_checkpointing(run_again)
 
     @property
     def device(self) -> torch.device:
-        return self.transformer.device
+        return self._device
 
     @property
     def fingerprint(self) -> str:
@@ -79,8 +67,11 @@ class LearningTokens:
         return fingerprint({name: weights[name] for name in _KNOWN_BY})
 
     def to(self, device: torch.device) -> None:
-        """Move transformer and tokens."""
-        self.transformer.to(device)
+        """Move transformer and tokens; blocks that wait are left on the CPU."""
+        self._device = device
+        for name, part in self.transformer.named_children():
+            waits = self.saving.offload and name == "transformer_blocks"
+            part.to("cpu" if waits else device)
         for tokens in self._tokens.values():
             tokens.data = tokens.data.to(device)
 

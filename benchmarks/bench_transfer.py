@@ -27,6 +27,8 @@ from flash_modules.flexiact.performance import Performance
 from flash_modules.flexiact.reweighting import PAPER
 from flash_modules.flexiact.sampling import TransferConfig, dpm_steps
 
+from .learning_rows import BUS, SHARE, learning_table, measured_learning
+
 TRUE = {"num_attention_heads": 48, "num_layers": 42}
 SMALL = {
     "num_attention_heads": 2,
@@ -112,6 +114,13 @@ def tables(settings: dict[str, int], tokens: int) -> Iterator[str]:
         f"{in_boost} of them boosted: {run / 1000:.1f} PFLOP, {run / (2 * steps * plain) - 1:.1%} more than "
         "without an action."
     )
+    yield ""
+    yield from learning_table(transformer, tokens)
+    yield ""
+    yield (
+        f"Seconds of a step of learning are estimated: {SHARE:.0%} of each card's dense bf16 products, and "
+        f"{BUS / 1e9:.0f} GB/s over the bus for what waits, while nothing is computed."
+    )
 
 
 class Bench:
@@ -167,6 +176,13 @@ def measured(settings: dict[str, int], tokens: int, repeats: int) -> Iterator[st
     yield bench.row("with an action, blocks on the CPU", PLAIN, repeats)
 
 
+def measured_training(settings: dict[str, int], tokens: int, repeats: int) -> Iterator[str]:
+    """What learning takes with every setting that saves memory."""
+    bench = Bench(settings, tokens, torch.device("cuda"))
+    yield ""
+    yield from measured_learning(bench.transformer, tokens, bench.device, repeats)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bench_transfer", description=__doc__)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cuda: measure there, too")
@@ -180,6 +196,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(line)
     if options.device == "cuda":
         for line in measured(settings, tokens, options.repeats):
+            print(line, flush=True)
+        for line in measured_training(settings, tokens, options.repeats):
             print(line, flush=True)
 
 

@@ -7,12 +7,13 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from ..backends.diffusers.cogvideox import BaseFiles, check_prompts, find_base, load_transformer
+from ..backends.diffusers.cogvideox import BaseFiles, check_prompts, find_base, load_transformer, load_vae
 from ..backends.diffusers.cogvideox.train import (
     CHECKPOINTING,
     LearningTokens,
     Needs,
     Saving,
+    encoding_bytes,
     nearest_that_fits,
     step_needs,
 )
@@ -103,6 +104,7 @@ def train_transfer(args: argparse.Namespace) -> None:
         say(_described(needs, config))
     if not (args.runs / args.out / SETTINGS).is_file():  # a run that goes on has shown that it fits
         _check_memory(host, needs, device)
+        _check_encoding(files, host.transformer.dtype, device)
     if not args.dry_run:
         _train(args, config, files, source, host, samples, processes, say)
 
@@ -170,6 +172,17 @@ def _check_memory(host: LearningTokens, needs: Needs, device: torch.device) -> N
     raise ValueError(
         f"Learning needs about {gib(needs.device_bytes)}, and {gib(free)} are free on {device}: {remedy}."
     )
+
+
+def _check_encoding(files: BaseFiles, dtype: torch.dtype, device: torch.device) -> None:
+    """Raise ValueError if the clip cannot be encoded in what is free."""
+    shape, free = files.shape, free_memory(device)
+    needed = encoding_bytes(load_vae(files, dtype), (shape.frames, shape.height, shape.width))
+    if needed > free:
+        raise ValueError(
+            f"Encoding the clip needs about {gib(needed)}, once, and {gib(free)} are free on {device}: close "
+            "what else uses it, or take another device."
+        )
 
 
 def _described(needs: Needs, config: TokenTrainingConfig) -> str:

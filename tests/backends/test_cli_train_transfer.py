@@ -297,3 +297,14 @@ def test_too_little_memory_is_told_before_anything_is_learned(
     assert train() == 2
     assert "give `--checkpointing blocks --offload blocks`, which" in sentence_of(capsys.readouterr().err)
     assert not (tmp_path / "turn").exists()
+
+
+def test_too_little_memory_to_encode_the_clip_is_told_before_anything_is_learned(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A step may take less, with what saves memory."""
+    monkeypatch.setattr(command, "free_memory", lambda device: 2**20)
+    assert train() == 2
+    said = sentence_of(capsys.readouterr().err)
+    assert "Encoding the clip needs about 0.0 GiB, once, and 0.0 GiB are free on cpu: close what else" in said
+    assert not (tmp_path / "turn").exists()

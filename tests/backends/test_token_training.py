@@ -15,6 +15,7 @@ from flash_pack.flash_modules.backends.diffusers.cogvideox.train import (
     LearningTokens,
     Saving,
     encode_moments,
+    encoding_bytes,
     nearest_that_fits,
     step_needs,
 )
@@ -286,3 +287,12 @@ def test_tokens_that_are_taken_out_leave_no_checkpointing_behind() -> None:
     assert not host.transformer.is_gradient_checkpointing
     host.add()
     assert host.transformer.is_gradient_checkpointing
+
+
+def test_what_encoding_needs_is_counted() -> None:
+    """More frames of a chunk and larger ones take more; chunks come one after the other."""
+    vae = small_vae()
+    small, large, long = (encoding_bytes(vae, video) for video in ((9, 32, 48), (9, 64, 48), (25, 32, 48)))
+    weights = sum(4 * weight.numel() for weight in vae.parameters())
+    assert large - weights == pytest.approx(2 * (small - weights), rel=0.1)
+    assert small < long < 2 * small

@@ -1,7 +1,7 @@
 """Learning with FlexiAct on diffusers' CogVideoX."""
 
 from .encode import encode_moments
-from .needs import Needs, nearest_that_fits, step_needs
+from .needs import Needs, encoding_bytes, nearest_that_fits, step_needs
 from .saving import CHECKPOINTING, SAVINGS, Saving
 from .tokens import LearningTokens
 
@@ -12,6 +12,7 @@ __all__ = [
     "Needs",
     "Saving",
     "encode_moments",
+    "encoding_bytes",
     "nearest_that_fits",
     "step_needs",
 ]

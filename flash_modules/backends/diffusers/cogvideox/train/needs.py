@@ -3,11 +3,13 @@
 from dataclasses import dataclass
 
 import torch
+from diffusers import AutoencoderKLCogVideoX
 from torch import nn
 
 from .....training.cost import Cost, counting
 from ..guidance import latents_shape
 from ..memory import bytes_of
+from .encode import encode_moments
 from .saving import SAVINGS, Saving
 from .tokens import LearningTokens
 
@@ -71,3 +73,11 @@ def _cost(host: LearningTokens, count: int) -> Cost:
         for tokens in host.tokens.values():
             tokens.grad = None
     return counter.cost
+
+
+def encoding_bytes(vae: AutoencoderKLCogVideoX, video: tuple[int, int, int]) -> int:
+    """The VAE's weights, and the most that it holds while it encodes a video of so many (F, H, W)."""
+    frames, height, width = video
+    with counting() as counter:
+        encode_moments(vae, torch.empty(frames, 3, height, width, dtype=vae.dtype))
+    return bytes_of(vae) + counter.cost.peak_bytes

@@ -53,8 +53,11 @@ def measured_learning(
         host = LearningTokens(transformer, tokens, saving)
         host.to(device)
         torch.cuda.empty_cache()
-        seconds, peak = _measure(host, device, repeats)
-        yield f"| {flags(saving)} | {seconds:.2f} | {peak:.1f} |"
+        try:
+            seconds, peak = _measure(host, device, repeats)
+            yield f"| {flags(saving)} | {seconds:.2f} | {peak:.1f} |"
+        except torch.OutOfMemoryError:
+            yield f"| {flags(saving)} | does not fit | |"
         host.remove()
 
 

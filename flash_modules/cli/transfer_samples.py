@@ -1,7 +1,7 @@
 """What is seen of an action while it is learned: the user's own picture performs it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -41,7 +41,7 @@ class Sample:
     """Steps between two."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class TransferSamples:
     """Videos on the way, into the run's folder."""
 
@@ -50,6 +50,12 @@ class TransferSamples:
     files: BaseFiles
     folder: Path
     samples: Sequence[Sample]
+    _encoded: dict[str, Tensor] = field(init=False)
+    """Prompts, as the transformer reads them."""
+
+    def __post_init__(self) -> None:
+        lesson = self.training.lesson
+        self._encoded = {lesson.caption: lesson.text_of(0)}
 
     def step(self, progress: Progress) -> None:
         for sample in self.samples:
@@ -90,8 +96,10 @@ class TransferSamples:
         write_video(path, decode_video(vae, latents_FCHW), 8, Origin())
 
     def _text_embeds(self, prompt: str) -> list[Tensor]:
-        """Of the prompt and of the empty one; another prompt than the clip's takes the text encoder."""
+        """Of the prompt and of the empty one; another prompt than the clip's takes the text encoder, once."""
         lesson, device = self.training.lesson, self.host.device
-        if prompt == lesson.caption:
-            return [lesson.text_of(0).to(device), lesson.empty_embeds.to(device)]
-        return encode_prompts(self.files, [prompt, ""], device, self.host.transformer.dtype)
+        if prompt not in self._encoded:
+            dtype = self.host.transformer.dtype
+            (text_embeds,) = encode_prompts(self.files, [prompt], device, dtype)
+            self._encoded[prompt] = text_embeds.cpu()
+        return [self._encoded[prompt].to(device), lesson.empty_embeds.to(device)]

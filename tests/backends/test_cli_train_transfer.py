@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from flash_pack.flash_modules.backends.diffusers.cogvideox.train import Needs, Saving
 from flash_pack.flash_modules.cli import train_transfer as command
-from flash_pack.flash_modules.cli import transfer_lesson
+from flash_pack.flash_modules.cli import transfer_lesson, transfer_samples
 from flash_pack.flash_modules.flexiact.action_file import read_transfer_action
 from flash_pack.flash_modules.flexiact.ref_adapter_file import write_ref_adapter
 from flash_pack.flash_modules.flexiact.training.lesson import read_lesson
@@ -168,12 +168,20 @@ def test_an_action_is_learned_from_the_released_tables(
     (tmp_path / "val_image.csv").write_text("path,caption\npicture.png,a dog jumps\npicture.png,a\n")
     monkeypatch.setattr("flash_pack.flash_modules.flexiact.sampling.TransferConfig.steps", 2)
     monkeypatch.chdir(files)
+    encoded: list[list[str]] = []
+    encode = transfer_samples.encode_prompts
+    monkeypatch.setattr(
+        transfer_samples,
+        "encode_prompts",
+        lambda files, texts, *more: encoded.append(texts) or encode(files, texts, *more),
+    )
     tables = {"crop_csv": tmp_path / "crop.csv", "val_csv": tmp_path / "val_image.csv"}
-    assert train(clip=None, prompt=None, sample_steps=2, **tables) == 0
+    assert train(clip=None, prompt=None, steps=2, sample_steps=1, **tables) == 0
+    assert encoded == [["a dog jumps"], ["a"]]  # once in two rounds
     lesson = read_lesson(tmp_path / "turn" / "lesson.safetensors")
     assert (lesson.caption, lesson.caption_of, len(lesson.text_embeds)) == ("a dog", (0, 0, 1), 2)
     assert read_transfer_action(tmp_path / "turn" / "turn.safetensors").prompt == "a dog"
-    wanted = ["sample-01-picture-000002.mp4", "sample-02-picture-000002.mp4"]
+    wanted = [f"sample-{row:02d}-picture-{step:06d}.mp4" for row in (1, 2) for step in (1, 2)]
     assert sorted(path.name for path in tmp_path.glob("turn/sample-*")) == wanted
 
 

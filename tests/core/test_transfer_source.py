@@ -60,12 +60,12 @@ def test_a_row_beyond_its_video_is_refused(clips: Path) -> None:
 def test_the_sheet_shows_every_view_as_it_is_learned_from(clips: Path) -> None:
     source = one_clip(clips / "long.mp4", "one", VIEW)
     sheet = draw_sheet(source)
-    assert sheet.size == (16 + 7 * 144, 8 + 12 * (18 + 96 + 8))
+    assert sheet.size == (16 + 7 * 146, 8 + 12 * (18 + 96 + 8))
     pixels = torch.frombuffer(bytearray(sheet.tobytes()), dtype=torch.uint8)
     pixels_HWC = pixels.view(sheet.height, sheet.width, 3) / 255
     for number, video_FCHW in enumerate(source.videos()):
         top = 8 + number * 122 + 18
-        last_HWC = pixels_HWC[top : top + 96, 8 + 6 * 144 : 8 + 7 * 144]
+        last_HWC = pixels_HWC[top : top + 96, 8 + 6 * 146 : 6 * 146 + 152]
         wanted = torch.nn.functional.adaptive_avg_pool2d(video_FCHW[-1], (96, 144))
         torch.testing.assert_close(last_HWC, rearrange(wanted, "c h w -> h w c"), atol=3e-3, rtol=0)
 

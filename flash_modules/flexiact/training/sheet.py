@@ -4,7 +4,7 @@ import torch
 from einops import rearrange
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
-from torch.nn.functional import adaptive_avg_pool2d
+from torch.nn.functional import adaptive_avg_pool2d, pad
 
 from ...files.video_files import as_picture
 from .source import Source
@@ -12,7 +12,7 @@ from .views import Part
 
 _SHOWN = 7
 """Frames of each view, spread from its first to its last."""
-_TILE_HEIGHT, _MARGIN, _TEXT = 96, 8, 18
+_TILE_HEIGHT, _GAP, _MARGIN, _TEXT = 96, 2, 8, 18
 """Pixels."""
 
 
@@ -54,4 +54,5 @@ def _strip(video_FCHW: Tensor) -> Image.Image:
     height, width = video_FCHW.shape[-2:]
     tile = _TILE_HEIGHT, max(1, _TILE_HEIGHT * width // height)
     tiles_FCHW = adaptive_avg_pool2d(video_FCHW[torch.tensor(indices)], tile)
-    return as_picture(rearrange(tiles_FCHW, "f c h w -> h (f w) c"))
+    apart_FCHW = pad(tiles_FCHW, (0, _GAP), value=1.0)
+    return as_picture(rearrange(apart_FCHW, "f c h w -> h (f w) c"))

@@ -1,12 +1,10 @@
 """`python -m flash_modules evaluate`: are the videos good? The paper's measures and others, as a page."""
 
 import argparse
-import csv
-import math
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,10 +20,14 @@ from ..files.video_files import read_picture
 from ..files.whole import check_place
 from ..training.captions import read_caption
 from ..training.clips import Clip, find_clips
+from ..training.exam import COLUMNS as MARKS
+from ..training.exam import FILE as EXAM
+from ..training.losses import LOSS, read_table
 from ..training.run_folder import SETTINGS
 from .device import find_device
 
-_CURVES = {"loss.csv": ("loss",), "exam.csv": ("kept_aside", "learned_from")}
+_CURVES = {"loss.csv": LOSS, EXAM: MARKS}
+"""Tables of a run, and their columns."""
 
 
 def add_evaluate(parser: argparse.ArgumentParser) -> None:
@@ -188,21 +190,9 @@ def run_facts(folder: Path) -> RunFacts:
 
 
 def _curves(path: Path, columns: Sequence[str]) -> dict[str, list[float]]:
-    """Columns of a run's table; a last row that was cut short is left out."""
-    if not path.is_file():
-        return {}
-    rows: list[Mapping[str, str]] = list(csv.DictReader(path.read_text(errors="replace").splitlines()))
-    return {
-        column: [number for row in rows if math.isfinite(number := _number(row.get(column)))]
-        for column in columns
-    }
-
-
-def _number(text: str | None) -> float:
-    try:
-        return float(text or "nan")
-    except ValueError:
-        return math.nan
+    """Columns of a table, none where there is no file. Raises ValueError, naming it, if it is another."""
+    rows = [values for _, values in read_table(path, columns)]
+    return {column: [values[i] for values in rows] for i, column in enumerate(columns) if rows}
 
 
 def _say(sentence: str) -> None:

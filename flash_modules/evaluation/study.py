@@ -109,6 +109,12 @@ def _names(material: Material) -> list[str]:
     common = set.intersection(*(set(films) for films in material.methods.values()))
     if not common:
         raise ValueError("No picture has a video of every method: give the videos of one picture one name.")
+    nameless = sorted(name for name in common | material.truths.keys() if not material.prompts.get(name))
+    if nameless:
+        raise ValueError(
+            f"Raters choose the video that shows an action best, and that of {nameless[0]} is not told: give "
+            "--prompt, or a .txt beside each video and true clip."
+        )
     return sorted(common)
 
 
@@ -151,7 +157,7 @@ class _Writer:
         return question, order.index(0)
 
     def _prompt(self, name: str) -> str:
-        return self._material.prompts.get(name, "")
+        return self._material.prompts[name]
 
     def _question(
         self, picture_1HWC: Tensor, prompt: str, videos: Sequence[Tensor], fps: int

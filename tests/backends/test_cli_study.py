@@ -196,6 +196,7 @@ def test_a_page_with_200_questions_stays_quick(browser: Any, tmp_path: Path) -> 
     ("changes", "wanted"),
     [
         ({"videos": ["good"]}, "A study compares two methods or more"),
+        ({"prompt": None}, "shows an action best, and that of <img src=x> is not told: give --prompt"),
         ({"truth": None}, "Control questions need true clips"),
         ({"key": "none/key.json"}, "There is no folder"),
         ({"key": "new/key.json"}, "would lie in the folder that raters get"),
@@ -216,7 +217,8 @@ def test_mistakes_are_said_in_a_sentence(
     wanted: str,
 ) -> None:
     monkeypatch.chdir(material)
-    arguments = {"videos": ["good", "bad"], "truth": "truth", "out": "new", "key": "k.json", **changes}
+    arguments = {"videos": ["good", "bad"], "truth": "truth", "out": "new", "key": "k.json"}
+    arguments |= {"prompt": "a disc moves", **changes}
     assert run_command("study", arguments) == 2
     assert wanted in sentence_of(capsys.readouterr().err)
     assert not (material / "new").exists()

@@ -75,15 +75,15 @@ def test_it_learns_shows_and_decodes_in_one_run(server, lesson):
 
 def test_cancel_saves_and_the_run_goes_on_exactly(server, lesson):
     succeeded(server.finished(server.queue(lesson("whole", 5, sample_every=100))))
-    cancelled = server.queue(lesson("broken off", 5, sample_every=2))
-    sample = server.base / "output/flash/broken off/sample-000002.png"
+    cancelled = server.queue(lesson("details broken off", 5, sample_every=2))
+    sample = server.base / "output/flash/details broken off/sample-000002.png"
     server.wait_for(sample.is_file, "the second step")
     server.post("/interrupt", {})
     assert "execution_interrupted" in json.dumps(server.finished(cancelled)["status"]["messages"])
-    checkpoints = list((server.base / "models/flash_runs/broken off").glob("checkpoint-*"))
+    checkpoints = list((server.base / "models/flash_runs/details broken off").glob("checkpoint-*"))
     assert [1 < int(path.name.split("-")[1]) < 5 for path in checkpoints] == [True]
-    assert decoder_of(server, "broken off")
-    succeeded(server.finished(server.queue(lesson("broken off", 5, sample_every=2))))
-    whole, found = (decoder_of(server, name) for name in ("whole", "broken off"))
+    assert decoder_of(server, "details broken off")
+    succeeded(server.finished(server.queue(lesson("details broken off", 5, sample_every=2))))
+    whole, found = (decoder_of(server, name) for name in ("whole", "details broken off"))
     assert found.keys() == whole.keys()
     assert all(found[name].equal(whole[name]) for name in whole)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 _MAX_NAMED, _MAX_LENGTH = 20, 60
+_FIELDS_OF_A_KIND = 3
 _HASH = re.compile(r"[0-9a-f]{64}")
 
 
@@ -15,6 +16,15 @@ def changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
     yield from found[:_MAX_NAMED]
     if len(found) > _MAX_NAMED:
         yield f"and {len(found) - _MAX_NAMED} more"
+
+
+def same_kind(then: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether both are settings of one kind of training: another one has fields of its own on both sides.
+
+    A newer version may have some more, or some less.
+    """
+    sides = then.keys() - now.keys(), now.keys() - then.keys()
+    return min(map(len, sides)) < _FIELDS_OF_A_KIND
 
 
 def _differences(names: tuple[str, ...], then: Any, now: Any) -> Iterator[str]:

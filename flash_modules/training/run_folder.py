@@ -22,7 +22,7 @@ from ..files.whole import (
     whole,
     write_text,
 )
-from .changes import changes
+from .changes import changes, same_kind
 from .losses import LossTable as LossTable  # parts of the folder, also for who looks for them here
 from .losses import read_losses as read_losses
 
@@ -160,7 +160,12 @@ class RunFolder:
         if not file.is_file():
             write_text(file, json.dumps(settings, indent=2) + "\n")
             return
-        found = list(changes(read_json(file), settings))
+        then = read_json(file)
+        if not same_kind(then, settings):
+            raise ValueError(
+                f"The run '{name}' is of another kind of training: give another name. It lies in {self.path}."
+            )
+        found = list(changes(then, settings))
         if found:
             raise ValueError(
                 f"The run '{name}' was begun with other settings ({'; '.join(found)}): give "

@@ -45,6 +45,16 @@ def test_a_run_goes_on_only_with_its_own_settings(tmp_path: Path) -> None:
         RunFolder(tmp_path, "run", SETTINGS | {"tau": 90})
 
 
+def test_the_run_of_another_kind_of_training_is_told_as_such(tmp_path: Path) -> None:
+    action = SETTINGS | {"base": "", "method": {}, "motion_module": "", "pool": {}, "text_drop": 0.1}
+    decoder = SETTINGS | {"vae": "", "decoder": {}, "distortion": {}, "size": 64}
+    RunFolder(tmp_path, "run", action)
+    with pytest.raises(ValueError, match="The run 'run' is of another kind of training: give another name"):
+        RunFolder(tmp_path, "run", decoder)
+    with pytest.raises(ValueError, match="exam: null then"):  # a newer version has more fields
+        RunFolder(tmp_path, "run", action | {"exam": {}, "start": None, "size": 64, "frames": 8})
+
+
 @pytest.mark.parametrize("name", ["../away", "/away", "", ".", "a/b", ".hidden", "a\nb"])
 def test_a_name_that_leaves_the_folder_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(ValueError, match="must be letters, digits"):

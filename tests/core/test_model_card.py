@@ -22,7 +22,7 @@ HEADER = {
     **card_entry(intended_use="pictures of one's own", limits=["few clips"]),
 }
 REPORT = {
-    "command": shlex.join(["flash", "evaluate", "--videos", "a=/home/me/ours", "--out", "C:\\me\\r.html"]),
+    "command": shlex.join(["flash", "evaluate", "--videos", "a=/clips/ours", "--out", "C:\\me\\r.html"]),
     "methods": {"ours": {"scores": {"flicker": {"value": 1.5, "spread": 0.25, "videos": 6}}}},
 }
 

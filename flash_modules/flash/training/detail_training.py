@@ -109,8 +109,16 @@ AnyDetailHost = TypeVar("AnyDetailHost", bound=DetailHost, covariant=True)
 class DetailTraining(Generic[AnyDetailHost]):
     """A VAE and clips, ready for training; only the added layers learn."""
 
-    def __init__(self, host: AnyDetailHost, clips: Sequence[Clip], config: DetailTrainingConfig) -> None:
+    def __init__(
+        self,
+        host: AnyDetailHost,
+        clips: Sequence[Clip],
+        config: DetailTrainingConfig,
+        hashes: Sequence[str] | None = None,
+    ) -> None:
+        """`hashes` are those of the clips' files, where they are known already."""
         self.host, self.clips, self.config = host, clips, config
+        self._known_hashes = hashes
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.decoder = DetailDecoder(config.layout(host.channels)).to(host.device)
@@ -141,8 +149,8 @@ class DetailTraining(Generic[AnyDetailHost]):
         return detail_settings(clips, self.host.signature, self.decoder.config, self.config, micro_batches)
 
     @cached_property
-    def _hashes(self) -> list[str]:
-        return clip_hashes(self.clips)
+    def _hashes(self) -> Sequence[str]:
+        return self._known_hashes or clip_hashes(self.clips)
 
     def run(
         self,
@@ -208,7 +216,7 @@ class DetailTraining(Generic[AnyDetailHost]):
             "flash.seed": str(config.seed),
             "flash.size": str(config.size),
             "flash.distortion": json.dumps(asdict(config.distortion)),
-            "flash.data": json.dumps({"n_clips": len(self.clips), "sha256": self._hashes}),
+            "flash.data": json.dumps({"n_clips": len(self.clips), "sha256": list(self._hashes)}),
             "flash.code_version": code_version(),
         }
         weights = DetailWeights(

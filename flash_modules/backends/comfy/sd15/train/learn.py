@@ -30,9 +30,8 @@ def learn_action(lesson: Lesson) -> Learned:
     """
     with torch.inference_mode(False), torch.enable_grad():
         plan = make_plan(lesson)
-        newest = plan.open_run().checkpoints()[:1] if plan.goes_on else []
-        steps = plan.result.steps()
-        if steps is not None and newest and steps == newest[0] >= plan.config.loop.steps:
+        steps = plan.result.steps_if_done(plan.open_run() if plan.goes_on else None, plan.config.loop.steps)
+        if steps is not None:
             return report(plan, steps)
         with training_alone():
             return report(plan, _train(plan))

@@ -1,6 +1,6 @@
 """A training of details from a node: checked, gone on with, shown, saved whatever ends it, given back."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,16 +20,14 @@ from .....flash.training.detail_training import (
 )
 from .....flash.training.method import PRESETS
 from .....training.clips import Clips, clip_hashes, find_clips
-from .....training.loop import LoopConfig
 from .....training.run_folder import SETTINGS, Progress, RunFolder, check_run_name, read_losses
-from .....training.sampling import SamplingConfig
 from ...folders import DECODERS, RUNS, written_path
 from ..detail import LoadedDetail, detail_channels, load_detail_decoder
 from .alone import train_and_write, training_alone
 from .detail import ComfyVae, vae_signature
 from .encode import check_vae
 from .needs import detail_needs, out_of_detail_memory, used_memory
-from .options import dtype_of
+from .options import RunOptions, dtype_of
 from .report import how_it_ended, left_out, loss_map, losses_in_words
 from .result import Result, run_id
 from .show import NodeDisplay, as_output, newest_sample, read_frames, write_sheet
@@ -41,28 +39,15 @@ _DEFAULT = DetailTrainingConfig()
 
 
 @dataclass(frozen=True, kw_only=True)
-class DecoderOptions:
+class DecoderOptions(RunOptions):
     """All that most users need not touch; the same defaults as on the command line."""
 
-    size: int = 0
-    """Pixels of the square that is trained on; 0 = the preset's."""
     frames_per_step: int = _DEFAULT.frames
     width: int = _DEFAULT.width
     branches: Branches = "both"
     """What brings the details: both, or one of them alone."""
-    frames: int = SamplingConfig.num_frames
-    """Taken of a clip, of which a step draws some."""
-    stride: int = SamplingConfig.stride or 0
-    """0 = every clip is spread from end to end."""
     learning_rate: float = _DEFAULT.loop.learning_rate
     cooldown: float = _DEFAULT.loop.cooldown
-    accumulation: int = _DEFAULT.loop.accumulation
-    save_steps: int = _DEFAULT.loop.save_steps
-    keep: int = _DEFAULT.loop.keep
-    seed: int = _DEFAULT.seed
-    dtype: str = "auto"
-    sample_every: int = 500
-    """Steps between two sample pictures."""
 
     def config(self, preset: str, steps: int, device: torch.device) -> DetailTrainingConfig:
         """The training that these describe. Raises ValueError, in a sentence, for what cannot be."""
@@ -72,15 +57,8 @@ class DecoderOptions:
             width=self.width,
             warping=self.branches != "attention",
             attention=self.branches != "warping",
-            sampling=SamplingConfig(num_frames=self.frames, stride=self.stride or None),
-            loop=LoopConfig(
-                steps=steps,
-                learning_rate=self.learning_rate,
-                cooldown=self.cooldown,
-                accumulation=self.accumulation,
-                save_steps=self.save_steps,
-                keep=self.keep,
-            ),
+            sampling=self.sampling,
+            loop=self.loop(steps),
             seed=self.seed,
             dtype=dtype_of(self.dtype, device),
         )
@@ -119,6 +97,8 @@ class _Plan:
     lesson: DecoderLesson
     config: DetailTrainingConfig
     clips: Clips
+    hashes: Sequence[str]
+    """Of the clips that are used."""
     settings: Mapping[str, Any]
     result: Result
 
@@ -143,9 +123,8 @@ def learn_decoder(lesson: DecoderLesson) -> LearnedDecoder:
     """
     with torch.inference_mode(False), torch.enable_grad():
         plan = _plan(lesson)
-        newest = plan.open_run().checkpoints()[:1] if plan.goes_on else []
-        steps = plan.result.steps()
-        if steps is not None and newest and steps == newest[0] >= plan.config.loop.steps:
+        steps = plan.result.steps_if_done(plan.open_run() if plan.goes_on else None, plan.config.loop.steps)
+        if steps is not None:
             return _learned(plan, steps)
         with training_alone():
             step = _train(plan)
@@ -157,16 +136,18 @@ def _plan(lesson: DecoderLesson) -> _Plan:
     check_run_name(written_path(RUNS, ""), lesson.run_name)
     config = lesson.options.config(lesson.preset, lesson.steps, comfy.model_management.get_torch_device())
     clips = find_clips([lesson.folder])
-    hashed = list(zip(clips.used, clip_hashes(clips.used), strict=True))
+    hashes = clip_hashes(clips.used)
+    hashed = list(zip(clips.used, hashes, strict=True))
     layout = config.layout(detail_channels(lesson.vae.first_stage_model))
     settings = detail_settings(hashed, vae_signature(lesson.vae), layout, config, config.loop.accumulation)
     result = Result(written_path(DECODERS, f"{lesson.run_name}.safetensors"), run_id(settings))
-    return _Plan(lesson=lesson, config=config, clips=clips, settings=settings, result=result)
+    return _Plan(lesson=lesson, config=config, clips=clips, hashes=hashes, settings=settings, result=result)
 
 
 def _train(plan: _Plan) -> int:
     """The step that the decoder in the file has learned."""
-    training = DetailTraining(ComfyVae(plan.lesson.vae, plan.config.dtype), plan.clips.used, plan.config)
+    host = ComfyVae(plan.lesson.vae, plan.config.dtype)
+    training = DetailTraining(host, plan.clips.used, plan.config, plan.hashes)
     needs = "" if plan.goes_on else detail_needs(training)  # a run that goes on has shown that it fits
     memory = partial(used_memory, training.host.device)
     display = NodeDisplay(plan.config.loop.steps, 0, memory, needs)

@@ -31,10 +31,13 @@ def check_memory(training: ActionTraining[Host]) -> None:
 def estimate(training: ActionTraining[Host], steps: int) -> str:
     """What so many steps will take, in words."""
     speed = flops_per_second(training.host.device, training.config.dtype)
-    seconds = seconds_per_step(training, speed)
+    return _in_words(training_memory(training), seconds_per_step(training, speed), steps)
+
+
+def _in_words(needed: float, seconds: float, steps: int) -> str:
     return (
-        f"About {gib(training_memory(training))} of memory, {short_time(seconds)} a step and "
-        f"{long_time(steps * seconds)} for {steps} steps"
+        f"About {gib(needed)} of memory, {short_time(seconds)} a step and {long_time(steps * seconds)} "
+        f"for {steps} steps"
     )
 
 
@@ -77,10 +80,7 @@ def detail_needs(training: DetailTraining[DetailHost]) -> str:
     )
     speed = flops_per_second(host.device, training.config.dtype)
     seconds = training.cost().flops * loop.accumulation / speed
-    return (
-        f"About {gib(needed)} of memory, {short_time(seconds)} a step and "
-        f"{long_time(loop.steps * seconds)} for {loop.steps} steps"
-    )
+    return _in_words(needed, seconds, loop.steps)
 
 
 def out_of_detail_memory(training: DetailTraining[DetailHost]) -> ValueError:

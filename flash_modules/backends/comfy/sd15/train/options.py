@@ -23,14 +23,46 @@ _METHOD, _ALIGNMENT, _LOOP = MethodConfig(), AlignmentConfig(), LoopConfig()
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingOptions:
-    """All that most users need not touch; the same defaults as on the command line."""
+class RunOptions:
+    """Of every training, whatever it learns."""
 
     size: int = 0
     """Pixels of the square that is trained on; 0 = the preset's."""
     frames: int = SamplingConfig.num_frames
+    """Taken of a clip at a time."""
     stride: int = SamplingConfig.stride or 0
     """0 = every clip is spread from end to end."""
+    learning_rate: float = _LOOP.learning_rate
+    cooldown: float = _LOOP.cooldown
+    accumulation: int = _LOOP.accumulation
+    save_steps: int = _LOOP.save_steps
+    keep: int = _LOOP.keep
+    seed: int = 0
+    dtype: str = "auto"
+    sample_every: int = 500
+    """Steps of the training between two samples."""
+
+    @property
+    def sampling(self) -> SamplingConfig:
+        """How frames are taken from a clip."""
+        return SamplingConfig(num_frames=self.frames, stride=self.stride or None)
+
+    def loop(self, steps: int) -> LoopConfig:
+        """The loop of so many steps."""
+        return LoopConfig(
+            steps=steps,
+            learning_rate=self.learning_rate,
+            cooldown=self.cooldown,
+            accumulation=self.accumulation,
+            save_steps=self.save_steps,
+            keep=self.keep,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions(RunOptions):
+    """All that most users need not touch; the same defaults as on the command line."""
+
     twins: bool = _METHOD.twins
     tau: float = _ALIGNMENT.tau
     p: float = _ALIGNMENT.p
@@ -43,18 +75,9 @@ class TrainingOptions:
     first_frame_only: bool = _ALIGNMENT.first_frame_only
     detach_source: bool = _ALIGNMENT.detach_source
     shared_noise: bool = _METHOD.shared_noise
-    learning_rate: float = _LOOP.learning_rate
-    cooldown: float = _LOOP.cooldown
-    accumulation: int = _LOOP.accumulation
-    save_steps: int = _LOOP.save_steps
-    keep: int = _LOOP.keep
     checkpointing: Checkpointing = ActionTrainingConfig.checkpointing
-    dtype: str = "auto"
     pool: int = PoolConfig.per_clip
     exam: bool = True
-    seed: int = 0
-    sample_every: int = 500
-    """Steps of the training between two sample videos."""
     sample_steps: int = SamplerConfig.steps
     """Steps in which a sample video is made."""
 
@@ -81,25 +104,13 @@ class TrainingOptions:
             method=method,
             sampling=self.sampling,
             pool=PoolConfig(per_clip=self.pool),
-            loop=LoopConfig(
-                steps=steps,
-                learning_rate=self.learning_rate,
-                cooldown=self.cooldown,
-                accumulation=self.accumulation,
-                save_steps=self.save_steps,
-                keep=self.keep,
-            ),
+            loop=self.loop(steps),
             text_drop=self.text_drop,
             exam=ExamConfig() if self.exam else None,
             seed=self.seed,
             checkpointing=self.checkpointing,
             dtype=dtype_of(self.dtype, device),
         )
-
-    @property
-    def sampling(self) -> SamplingConfig:
-        """How frames are taken from a clip."""
-        return SamplingConfig(num_frames=self.frames, stride=self.stride or None)
 
 
 def dtype_of(name: str, device: torch.device) -> torch.dtype:

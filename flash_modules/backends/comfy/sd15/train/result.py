@@ -9,6 +9,8 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from .....training.run_folder import RunFolder
+
 RUN = "flash.run"
 """Entry of the header that names the run which wrote the file."""
 
@@ -25,7 +27,15 @@ class Result:
         """Entries for the file's header."""
         return {RUN: self.run_id}
 
-    def steps(self) -> int | None:
+    def steps_if_done(self, run: RunFolder | None, wanted: int) -> int | None:
+        """How many steps the file has learned, if those are all of the run's, and all that are wanted.
+
+        `run` is None where none was begun. Raises ValueError if the file is not this run's.
+        """
+        steps, newest = self._steps(), run.checkpoints()[:1] if run else []
+        return steps if newest and steps == newest[0] >= wanted else None
+
+    def _steps(self) -> int | None:
         """How many steps the file has learned; None where there is none.
 
         Raises ValueError if it is not this run's.

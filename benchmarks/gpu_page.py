@@ -20,6 +20,8 @@ ABOUT = {
     "autocast. MFU: TFLOP without layers that run again, by time and by the rate of the matrix product.",
     "profile of training 512": "The first row of training 512 again, by what its kernels compute.",
     "details": "Decoding a video frame by frame at the VAE's own widths; the picture's features are at hand.",
+    "FlexiAct": "CogVideoX-5b-I2V, random weights: a step with guidance, both prompts one after the other; a "
+    "step of learning, with every setting that saves memory.",
     "ComfyUI": "Steps of ComfyUI's own sampler, both prompts in one batch; random weights.",
     "compiled": "The step of generation, compiled by torch.compile.",
 }

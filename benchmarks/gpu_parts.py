@@ -19,7 +19,16 @@ from diffusers.utils import logging
 
 from flash_modules.backends.diffusers.sd15 import add_cross_frame_attention
 
-from . import bench_details, gpu_checks, gpu_comfyui, gpu_profile, measure, rows_diffusers, rows_train
+from . import (
+    bench_details,
+    gpu_checks,
+    gpu_comfyui,
+    gpu_profile,
+    measure,
+    rows_diffusers,
+    rows_train,
+    rows_transfer,
+)
 from .gpu_run import Record, Run, key, measured_before, read_records
 from .measure import AnyLoad, Load, figures, labels, measure_rows, measure_step
 from .steps import Rows, timed
@@ -68,12 +77,11 @@ def sized(load: AnyLoad, run: Run) -> AnyLoad:
     )
 
 
-def measured(rows: Rows, load: Load, run: Run) -> Iterator[Record]:
+def measured(rows: Rows, about: Mapping[str, str], device: str, run: Run) -> Iterator[Record]:
     """A record of each row that was not measured before, and of all their names first."""
-    about = labels(load)
     yield {"planned": list(rows), **about}
     left = {name: build for name, build in rows.items() if key({"row": name, **about}) not in run.before}
-    for name, found in measure_rows(left, load, run.rounds):
+    for name, found in measure_rows(left, device, run.rounds):
         yield {"row": name, **about, **figures(found)}
 
 
@@ -82,7 +90,7 @@ def generation(run: Run) -> Iterator[Record]:
     for dtype in (torch.float16,) if run.dry else (torch.float16, torch.bfloat16):
         load = sized(replace(measure.CUDA, dtype=dtype), run)
         with torch.inference_mode():
-            yield from measured(rows_diffusers.rows(load), load, run)
+            yield from measured(rows_diffusers.rows(load), labels(load), load.device, run)
             if dtype == torch.float16:
                 yield from whole_run(load, run)
 
@@ -91,7 +99,7 @@ def whole_run(load: Load, run: Run) -> Iterator[Record]:
     steps = 2 if run.dry else RUN_STEPS
     row = {"row": f"ours: each of a run's {steps} steps, two calls, DDIM included", **labels(load)}
     if key(row) not in run.before:
-        found = measure_step(rows_diffusers.whole_run(load, steps), load, rounds=1, counted=False)
+        found = measure_step(rows_diffusers.whole_run(load, steps), load.device, rounds=1, counted=False)
         yield {**row, **figures(replace(found, seconds=found.seconds / steps))}
         measure.release()
 
@@ -105,7 +113,7 @@ def training(pixels: int, run: Run) -> Iterator[Record]:
     """One step on a clip and its twin. MFU is of the card's own rate, measured in the same process."""
     load = training_load(pixels, run)
     rows = dict(rows_train.rows(load))
-    product = measure_step(rows.pop(rows_train.PRODUCT)(), load, run.rounds)
+    product = measure_step(rows.pop(rows_train.PRODUCT)(), load.device, run.rounds)
     flops = 2 * load.product_width**3
     rate = flops / product.seconds
     yield {
@@ -116,7 +124,7 @@ def training(pixels: int, run: Run) -> Iterator[Record]:
     }
     size = labels(load).items()
     needed = {row["row"]: row["flops"] for row in run.before.values() if size <= row.items()}
-    for record in measured(rows, load, run):
+    for record in measured(rows, labels(load), load.device, run):
         if "seconds" in record:
             name = record["row"].partition(",")[0]
             needed.setdefault(name, record["flops"])
@@ -129,7 +137,7 @@ def training_profile(run: Run) -> Iterator[Record]:
     load = training_load(512, run)
     training = rows_train.Training(load)
     step = training.step(rows_train.losses(training)["ours"]())
-    yield from gpu_profile.records(step, load, run.rounds, run.folder / "profile.txt")
+    yield from gpu_profile.records(step, load.device, run.rounds, run.folder / "profile.txt")
 
 
 def details(run: Run) -> Iterator[Record]:
@@ -140,7 +148,16 @@ def details(run: Run) -> Iterator[Record]:
         with torch.no_grad():
             rows = bench_details.rows(load)
             kept = {name: rows[name] for name in (bench_details.PLAIN, bench_details.DETAILED)}
-            yield from measured(kept, load, run)
+            yield from measured(kept, labels(load), load.device, run)
+
+
+def transfer(run: Run) -> Iterator[Record]:
+    """FlexiAct: a step with guidance, and a step of learning with every setting that saves memory."""
+    load = rows_transfer.CUDA
+    if run.dry:
+        device, dtype = ("cuda", load.dtype) if on_cuda() else ("cpu", torch.float32)
+        load = replace(rows_transfer.DRY, device=device, dtype=dtype)
+    yield from measured(rows_transfer.rows(load), rows_transfer.labels(load), load.device, run)
 
 
 def compiled(run: Run) -> Iterator[Record]:
@@ -151,11 +168,11 @@ def compiled(run: Run) -> Iterator[Record]:
     with torch.no_grad():
         model = add_cross_frame_attention(rows_diffusers.Models(load).animated())
         call = rows_diffusers.our_call(model, rows_diffusers.Inputs(load))
-        found = measure_step(timed(call), load, run.rounds)
+        found = measure_step(timed(call), load.device, run.rounds)
         yield {"row": eager, **labels(load), **figures(found)}
         step = timed(torch.compile(call, backend="eager" if run.dry else "inductor"))
         first = step().seconds
-        faster = measure_step(step, load, run.rounds, counted=False)
+        faster = measure_step(step, load.device, run.rounds, counted=False)
         yield {
             "row": fast,
             **labels(load),
@@ -173,6 +190,7 @@ PARTS: Mapping[str, Callable[[Run], Iterator[Record]]] = {
     "training 384": partial(training, 384),
     "training 256": partial(training, 256),
     "details": details,
+    "FlexiAct": transfer,
     "compiled": compiled,
 }
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch.profiler import ProfilerActivity, profile
 
-from .measure import Load, measure_step
+from .measure import measure_step
 from .steps import Step
 
 KINDS = {
@@ -23,18 +23,18 @@ ELEMENTWISE = "everything by elements: sums, products, activations, noise"
 WAITING = "no kernel runs"
 
 
-def records(step: Step, load: Load, rounds: int, table: Path) -> Iterator[dict[str, Any]]:
+def records(step: Step, device: str, rounds: int, table: Path) -> Iterator[dict[str, Any]]:
     """A record of each kind of kernel in a step; all operators and kernels go into the file `table`.
 
     The shares are of an unobserved step; the device waits for what no kernel takes of it.
     """
-    seconds = measure_step(step, load, rounds, counted=False).seconds
-    on_gpu = load.device == "cuda"
+    seconds = measure_step(step, device, rounds, counted=False).seconds
+    on_gpu = device == "cuda"
     watched = [ProfilerActivity.CPU, ProfilerActivity.CUDA][: 1 + on_gpu]
     with profile(activities=watched) as found:
         step()
     averages = found.key_averages()
-    table.write_text(averages.table(sort_by=f"self_{load.device}_time_total", row_limit=60))
+    table.write_text(averages.table(sort_by=f"self_{device}_time_total", row_limit=60))
     kinds: dict[str, tuple[float, int]] = {}
     for event in averages:
         if event.device_type.name == "CPU":  # kernels are told again by themselves

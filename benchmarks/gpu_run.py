@@ -23,6 +23,7 @@ PARTS = (
     Part("training 384", 60),
     Part("training 256", 50),
     Part("details", 60),
+    Part("FlexiAct", 150),
     Part("compiled", 240),
 )
 

@@ -117,12 +117,12 @@ def serve(
         torch.set_num_threads(options.threads)
     load = choose_load(options, loads)
     if options.each:
-        for name, found in measure_rows(make_rows(load), load, options.rounds):
+        for name, found in measure_rows(make_rows(load), load.device, options.rounds):
             tell({"row": name, **labels(load), **figures(found)})
     elif options.more:
         tell(more())
     elif options.memory:
-        tell({"peak": peak_memory(make_rows(load)[options.memory], load)})
+        tell({"peak": peak_memory(make_rows(load)[options.memory], load.device)})
     else:
         rounds = time_rows(make_rows(load), options.rounds)
         plain = {row: [asdict(spent) for spent in each] for row, each in rounds.items()}
@@ -134,11 +134,11 @@ def tell(result: Mapping[str, Any]) -> None:
     print("\n" + json.dumps(result), flush=True)
 
 
-def measure_rows(rows: Rows, load: Load, rounds: int) -> Iterator[tuple[str, Measured | str]]:
+def measure_rows(rows: Rows, device: str, rounds: int) -> Iterator[tuple[str, Measured | str]]:
     """Each row by itself, one after the other: what its step takes, or why it failed."""
     for name, build in rows.items():
         try:
-            yield name, measure_step(build(), load, rounds)
+            yield name, measure_step(build(), device, rounds)
         except FAILURES as error:
             yield name, f"{type(error).__name__}: {error}"
         release()
@@ -157,17 +157,17 @@ def figures(found: Measured | str) -> dict[str, Any]:
     return {"error": found} if isinstance(found, str) else asdict(found)
 
 
-def measure_step(step: Step, load: Load, rounds: int, *, counted: bool = True) -> Measured:
+def measure_step(step: Step, device: str, rounds: int, *, counted: bool = True) -> Measured:
     """After a step to warm up, and one before it in which FLOPs are counted unless that is off."""
     flops = count_step(step) if counted else 0
     step()
     release()
-    if load.device == "cuda":
+    if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     seconds = statistics.median(step().seconds for _ in range(rounds))
     if seconds == math.inf:
         raise RuntimeError("out of memory")
-    return Measured(seconds=seconds, peak_bytes=peak_bytes(load), flops=flops)
+    return Measured(seconds=seconds, peak_bytes=peak_bytes(device), flops=flops)
 
 
 def count_step(step: Step) -> int:
@@ -205,19 +205,19 @@ def release() -> None:
         torch.cuda.empty_cache()
 
 
-def peak_memory(build: Callable[[], Step], load: Load) -> int:
+def peak_memory(build: Callable[[], Step], device: str) -> int:
     """Bytes: of a whole process that ran a step, or of a step with all weights on a GPU."""
     step = build()
     step()
-    if load.device == "cuda":
+    if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
         step()
-    return peak_bytes(load)
+    return peak_bytes(device)
 
 
-def peak_bytes(load: Load) -> int:
+def peak_bytes(device: str) -> int:
     """The most that was held since the last reset on a GPU, else by the process so far."""
-    if load.device == "cuda":
+    if device == "cuda":
         return torch.cuda.max_memory_allocated()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak

@@ -16,7 +16,16 @@ ROW = {"row": "a step", "dtype": "float16", "video": "2 x 8x8", "seconds": 0.5, 
 
 
 @pytest.mark.parametrize(
-    "part", ["correctness", "generation", "training 256", "details", "compiled", "profile of training 512"]
+    "part",
+    [
+        "correctness",
+        "generation",
+        "training 256",
+        "details",
+        "FlexiAct",
+        "compiled",
+        "profile of training 512",
+    ],
 )
 def test_every_row_of_a_part_is_measured(part: str, tmp_path: Path) -> None:
     results = Results(tmp_path, "a command")

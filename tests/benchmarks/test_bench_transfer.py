@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from benchmarks import bench_transfer
-from benchmarks.bench_transfer import SMALL, counted, hollow, prefix_bytes
+from benchmarks.bench_transfer import counted, hollow, prefix_bytes
 from benchmarks.learning_rows import SAVINGS, copied_bytes
+from benchmarks.rows_transfer import SMALL
 
 
 def test_a_hollow_transformer_takes_no_memory() -> None:

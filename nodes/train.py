@@ -8,9 +8,10 @@ from ..flash_modules.backends.comfy.folders import (
     clip_folder_state,
     clip_folders,
 )
+from ..flash_modules.backends.comfy.learning.options import DTYPE_NAMES
 from ..flash_modules.backends.comfy.sd15.train.learn import learn_action, lesson_state
 from ..flash_modules.backends.comfy.sd15.train.learn_decoder import DecoderOptions
-from ..flash_modules.backends.comfy.sd15.train.options import DTYPE_NAMES, TrainingOptions
+from ..flash_modules.backends.comfy.sd15.train.options import TrainingOptions
 from ..flash_modules.backends.comfy.sd15.train.plan import Lesson
 from ..flash_modules.backends.comfy.sd15.train.preview import preview
 from ..flash_modules.flash.training.action_training import CHECKPOINTING

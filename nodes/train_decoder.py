@@ -3,6 +3,7 @@
 from comfy_api.latest import io
 
 from ..flash_modules.backends.comfy.folders import check_clip_folder, clip_folder, clip_folders
+from ..flash_modules.backends.comfy.learning.options import DTYPE_NAMES
 from ..flash_modules.backends.comfy.sd15.train.learn import lesson_state
 from ..flash_modules.backends.comfy.sd15.train.learn_decoder import (
     BRANCHES,
@@ -10,7 +11,6 @@ from ..flash_modules.backends.comfy.sd15.train.learn_decoder import (
     DecoderOptions,
     learn_decoder,
 )
-from ..flash_modules.backends.comfy.sd15.train.options import DTYPE_NAMES
 from ..flash_modules.flash.training.detail_training import DetailTrainingConfig
 from ..flash_modules.flash.training.method import PRESETS
 from .sockets import Detail

@@ -13,8 +13,8 @@ from ...flash.action_file import Action, standalone_motion, write_action
 from ...flash.action_kinds import as_compact, as_standalone
 from ...flexiact.action_file import TransferAction, write_transfer_action
 from .folders import ACTIONS, numbered_path
+from .learning.result import RUN
 from .sd15 import LoadedMotion
-from .sd15.train.result import RUN
 
 AS_IT_IS = "as it is"
 KINDS = (AS_IT_IS, "compact", "standalone")

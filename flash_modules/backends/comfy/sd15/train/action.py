@@ -20,10 +20,12 @@ from .....flash.training.action_training import ActionTrainingConfig, Checkpoint
 from .....flash.training.export import write_trained_action
 from .....flash.training.latent_pool import Encode
 from .....flash.training.method import is_trained
+from ...learning.encoders import vae_in_use
+from ...learning.own_weights import baked_in, loaded_from
 from ..motion import LoadedMotion
 from .alignment import LearningUNet
-from .encode import check_clip, check_vae, decode_frames, embed_prompt, encode_frames, vae_in_use
-from .own_weights import baked_in, check_learnable, keys_values, own_unet, prediction_of
+from .encode import check_clip, check_vae, decode_frames, embed_prompt, encode_frames
+from .own_weights import check_learnable, keys_values, own_unet, prediction_of
 
 
 class ComfyHost:
@@ -131,12 +133,6 @@ class ComfyHost:
             standalone=standalone,
             header=self.header,
         )
-
-
-def loaded_from(patcher: ModelPatcher) -> str:
-    """The name of the file that a model was loaded from, as far as ComfyUI knows it, else nothing."""
-    _, args, *_ = patcher.cached_patcher_init or (None, ())
-    return Path(next((arg for arg in args if isinstance(arg, str)), "")).stem
 
 
 def _own_motion(weights: MotionWeights) -> MotionModel:

@@ -14,10 +14,9 @@ from .....attention import attend
 from .....files.tensor_file import Tensors
 from .....flash.decoder_file import SIGNATURE
 from .....flash.detail_decoder import DetailDecoder
+from ...learning.own_weights import loaded_from, own_weights
 from ..detail import decode_with_details, detail_channels, reference_features
-from .action import loaded_from
 from .encode import check_vae
-from .own_weights import own_weights
 
 
 class ComfyVae:

@@ -1,9 +1,7 @@
 """ComfyUI's VAE and text encoder as the command line uses its own: frame by frame, words as they are."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 
-import comfy.model_management
 import torch
 from comfy.ldm.models.autoencoder import AutoencoderKL
 from comfy.sd import CLIP, VAE
@@ -12,7 +10,8 @@ from torch import Tensor
 
 from .....files.tensor_file import fingerprint
 from .....flash.decoder_file import SIGNATURE
-from .own_weights import baked
+from ...learning.encoders import run_vae
+from ...learning.own_weights import baked
 
 _CLIP_SIGNATURE = ".layers.0.self_attn."
 """Part of the names of the weights that a text encoder is known by."""
@@ -46,39 +45,19 @@ def encoder_fingerprints(vae: VAE, clip: CLIP) -> dict[str, str]:
     return {"VAE": fingerprint(signature), "text encoder": fingerprint({**layers, **skip})}
 
 
-@contextmanager
-def vae_in_use(vae: VAE) -> Iterator[None]:
-    """Afterwards the VAE is off the device again, where the training needs the room."""
-    try:
-        yield
-    finally:
-        with torch.inference_mode():
-            comfy.model_management.unload_model_and_clones(vae.patcher)
-
-
 def encode_frames(vae: VAE, video_FCHW: Tensor) -> Tensor:
     """Unscaled latents (F, C, h, w), fp32 on the CPU, of pixels in [0, 1].
 
     Frame by frame, and without ComfyUI's fallback: where memory is short it would encode tiles, which are
     other latents, and say so only in its log.
     """
-    return torch.cat([_run(vae, vae.memory_used_encode, frame, _encode) for frame in video_FCHW.split(1)])
+    return torch.cat([run_vae(vae, vae.memory_used_encode, frame, _encode) for frame in video_FCHW.split(1)])
 
 
 def decode_frames(vae: VAE, latents_FCHW: Tensor) -> Iterator[Tensor]:
     """Pictures (H, W, 3) in [0, 1], on the CPU, of unscaled latents, one after the other."""
     for latent_1CHW in latents_FCHW.split(1):
-        yield _run(vae, vae.memory_used_decode, latent_1CHW, _decode)[0].movedim(0, -1)
-
-
-def _run(vae: VAE, memory_used: Callable, one: Tensor, run: Callable[[VAE, Tensor], Tensor]) -> Tensor:
-    with torch.inference_mode():
-        memory = memory_used(one.shape, vae.vae_dtype)
-        comfy.model_management.load_models_gpu(
-            [vae.patcher], memory_required=memory, force_full_load=vae.disable_offload
-        )
-        found = run(vae, one).to("cpu", torch.float32)
-    return found.clone()  # outside of inference mode, so that it may be learned with
+        yield run_vae(vae, vae.memory_used_decode, latent_1CHW, _decode)[0].movedim(0, -1)
 
 
 def _encode(vae: VAE, frame_1CHW: Tensor) -> Tensor:

@@ -13,13 +13,15 @@ from .....flash.sampling import SamplerConfig
 from .....flash.training.action_training import ActionTraining
 from .....flash.training.start import begin_with
 from .....training.run_folder import Progress
-from ...folders import RUNS, clip_folder_state, written_path
+from ...folders import clip_folder_state
+from ...learning.alone import train_and_write, training_alone, unload_models
+from ...learning.needs import used_memory
+from ...learning.result import run_state
+from ...learning.show import NodeDisplay, as_output, write_sample
 from .action import ComfyHost
-from .alone import train_and_write, training_alone, unload_models
-from .needs import check_memory, estimate, out_of_memory, used_memory
+from .needs import check_memory, estimate, out_of_memory
 from .plan import Lesson, Plan, make_plan
 from .report import Learned, report
-from .show import NodeDisplay, as_output, write_sample
 
 
 def learn_action(lesson: Lesson) -> Learned:
@@ -102,5 +104,4 @@ def _square(image_1HWC: Tensor, size: int) -> Tensor:
 
 def lesson_state(folder_name: str, run_name: str) -> str:
     """Changes when the clips do, and when the run has gone on: then the node must look again."""
-    checkpoints = written_path(RUNS, run_name).glob("checkpoint-*")
-    return f"{clip_folder_state(folder_name)} {sorted(path.name for path in checkpoints)}"
+    return f"{clip_folder_state(folder_name)} {run_state(run_name)}"

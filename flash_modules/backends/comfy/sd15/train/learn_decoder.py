@@ -22,15 +22,16 @@ from .....flash.training.method import PRESETS
 from .....training.clips import Clips, clip_hashes, find_clips
 from .....training.run_folder import SETTINGS, Progress, RunFolder, check_run_name, read_losses
 from ...folders import DECODERS, RUNS, written_path
+from ...learning.alone import train_and_write, training_alone
+from ...learning.needs import used_memory
+from ...learning.options import RunOptions, dtype_of
+from ...learning.report import how_it_ended, left_out, loss_map, losses_in_words
+from ...learning.result import Result, run_id
+from ...learning.show import NodeDisplay, as_output, newest_sample, read_frames, write_sheet
 from ..detail import LoadedDetail, detail_channels, load_detail_decoder
-from .alone import train_and_write, training_alone
 from .detail import ComfyVae, vae_signature
 from .encode import check_vae
-from .needs import detail_needs, out_of_detail_memory, used_memory
-from .options import RunOptions, dtype_of
-from .report import how_it_ended, left_out, loss_map, losses_in_words
-from .result import Result, run_id
-from .show import NodeDisplay, as_output, newest_sample, read_frames, write_sheet
+from .needs import detail_needs, out_of_detail_memory
 
 Branches = Literal["both", "warping", "attention"]
 BRANCHES: tuple[Branches, ...] = get_args(Branches)

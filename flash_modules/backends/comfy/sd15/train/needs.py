@@ -2,9 +2,6 @@
 
 from functools import partial
 
-import comfy.model_management
-import torch
-
 from .....flash.training.action_training import ActionTraining, Host
 from .....flash.training.detail_needs import detail_memory, details_that_fit
 from .....flash.training.detail_training import DetailHost, DetailTraining
@@ -17,9 +14,7 @@ from .....flash.training.needs import (
     seconds_per_step,
     training_memory,
 )
-from .show import long_time, short_time
-
-_KEPT = "The last whole step is kept."
+from ...learning.needs import KEPT, free_memory, in_words
 
 
 def check_memory(training: ActionTraining[Host]) -> None:
@@ -31,31 +26,13 @@ def check_memory(training: ActionTraining[Host]) -> None:
 def estimate(training: ActionTraining[Host], steps: int) -> str:
     """What so many steps will take, in words."""
     speed = flops_per_second(training.host.device, training.config.dtype)
-    return _in_words(training_memory(training), seconds_per_step(training, speed), steps)
-
-
-def _in_words(needed: float, seconds: float, steps: int) -> str:
-    return (
-        f"About {gib(needed)} of memory, {short_time(seconds)} a step and {long_time(steps * seconds)} "
-        f"for {steps} steps"
-    )
+    return in_words(training_memory(training), seconds_per_step(training, speed), steps)
 
 
 def out_of_memory(training: ActionTraining[Host]) -> ValueError:
     """What to say when memory ran out all the same."""
     full = memory_was_full(training_memory(training), training.host.device, partial(_remedy, training))
-    return ValueError(f"{full} {_KEPT}")
-
-
-def used_memory(device: torch.device) -> str:
-    """What ComfyUI's process takes, or its part of the GPU, in words."""
-    total = comfy.model_management.get_total_memory(device)
-    return f"{gib(total - comfy.model_management.get_free_memory(device))} of {gib(total)} in use"
-
-
-def free_memory(device: torch.device, own_bytes: int) -> float:
-    """Bytes that are free, with what the training's own weights take already."""
-    return comfy.model_management.get_free_memory(device) + own_bytes
+    return ValueError(f"{full} {KEPT}")
 
 
 def _remedy(training: ActionTraining[Host], free: float) -> str:
@@ -80,13 +57,13 @@ def detail_needs(training: DetailTraining[DetailHost]) -> str:
     )
     speed = flops_per_second(host.device, training.config.dtype)
     seconds = training.cost().flops * loop.accumulation / speed
-    return _in_words(needed, seconds, loop.steps)
+    return in_words(needed, seconds, loop.steps)
 
 
 def out_of_detail_memory(training: DetailTraining[DetailHost]) -> ValueError:
     """What to say when memory ran out all the same."""
     remedy = partial(_detail_remedy, training)
-    return ValueError(f"{memory_was_full(detail_memory(training), training.host.device, remedy)} {_KEPT}")
+    return ValueError(f"{memory_was_full(detail_memory(training), training.host.device, remedy)} {KEPT}")
 
 
 def _detail_remedy(training: DetailTraining[DetailHost], free: float) -> str:

@@ -1,6 +1,5 @@
 """A training from a node, with all that is known of it before a model is loaded."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,25 +13,21 @@ from torch import Tensor
 
 from .....animatediff.motion_module import check_num_frames
 from .....files.json_file import read_json
-from .....files.whole import check_place, write_text
 from .....flash.action_file import Action
 from .....flash.training.method_settings import as_begun
 from .....flash.training.settings import ActionTrainingConfig, kept_aside, parted, run_settings
 from .....flash.training.start import source_of
 from .....training.clips import Clip, Clips, clip_hashes
 from .....training.exam import begun_without_exam
-from .....training.run_folder import SETTINGS, RunFolder, check_run_name
+from .....training.run_folder import SETTINGS, RunFolder
 from ...folders import ACTIONS, RUNS, written_path
+from ...learning.encoders import check_encoders
+from ...learning.result import Result, check_places, run_id
 from ...video_clips import given_clips
 from ..motion import LoadedMotion
 from .encode import check_clip, check_vae, encoder_fingerprints
 from .options import TrainingOptions
 from .own_weights import base_fingerprint, check_learnable
-from .result import Result, run_id
-from .show import sample_folder
-
-_ENCODERS = "encoders.json"
-"""In a run's folder: what the VAE and the text encoder are known by, which a graph may change alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,13 +91,13 @@ class Plan:
     def open_run(self) -> RunFolder:
         """The run's folder. Raises ValueError if it was begun with other settings or models."""
         run = RunFolder(self.folder.parent, self.lesson.run_name, self.settings)
-        _check_encoders(run.path / _ENCODERS, self.lesson)
+        check_encoders(run, encoder_fingerprints(self.lesson.vae, self.lesson.clip))
         return run
 
 
 def make_plan(lesson: Lesson) -> Plan:
     """The plan of a lesson. Raises ValueError, with a sentence, for what cannot be learned."""
-    _check_places(lesson)
+    check_places(lesson.run_name, samples=lesson.image is not None)
     check_learnable(lesson.model)
     check_clip(lesson.clip)
     check_vae(lesson.vae)
@@ -129,14 +124,6 @@ def make_plan(lesson: Lesson) -> Plan:
     )
 
 
-def _check_places(lesson: Lesson) -> None:
-    """Raise ValueError unless all that the run writes can be written: an action after hours of training."""
-    check_run_name(written_path(RUNS, ""), lesson.run_name)
-    check_place(written_path(ACTIONS, f"{lesson.run_name}.safetensors"))
-    if lesson.image is not None:
-        check_run_name(sample_folder(""), lesson.run_name)
-
-
 def _as_begun(config: ActionTrainingConfig, lesson: Lesson) -> ActionTrainingConfig:
     """With what the run has, if there is one, where no options of the lesson say it."""
     file = written_path(RUNS, lesson.run_name) / SETTINGS
@@ -146,18 +133,3 @@ def _as_begun(config: ActionTrainingConfig, lesson: Lesson) -> ActionTrainingCon
         config = replace(config, exam=None)
     then, said = read_json(file).get("method"), lesson.options is not None
     return replace(config, method=as_begun(config.method, then, keep_frames=said))
-
-
-def _check_encoders(file: Path, lesson: Lesson) -> None:
-    """Raise ValueError if the run was begun with another VAE or text encoder; the first time, note them."""
-    found = encoder_fingerprints(lesson.vae, lesson.clip)
-    if not file.is_file():
-        write_text(file, json.dumps(found, indent=2) + "\n")
-        return
-    known = json.loads(file.read_text(encoding="utf-8"))
-    others = [name for name, sha256 in found.items() if known.get(name) != sha256]
-    if others:
-        raise ValueError(
-            f"The run '{lesson.run_name}' was begun with another {' and another '.join(others)}: connect the "
-            "one from then, or give the run another name."
-        )

@@ -8,15 +8,12 @@ from comfy_execution.graph_utils import ExecutionBlocker
 from torch import Tensor
 
 from .....flash.action_file import Action, read_action
-from .....training.clips import Clips
 from .....training.exam import Marks, read_marks, verdict
 from .....training.losses import read_losses
 from ...folders import ACTIONS, RUNS
+from ...learning.report import LossMap, how_it_ended, left_out, loss_map, losses_in_words
+from ...learning.show import as_output, newest_sample, read_frames
 from .plan import Plan
-from .show import as_output, newest_sample, read_frames
-
-LossMap = dict[str, list[float]]
-"""As core's Plot Loss Graph takes them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,30 +43,6 @@ def report(plan: Plan, step: int) -> Learned:
         report="\n".join(_lines(plan, step, losses, marks)),
         ui=as_output(sample),
     )
-
-
-def loss_map(losses: Sequence[float]) -> LossMap:
-    """Plot Loss Graph divides by the range of the losses, so there must be one."""
-    return {"loss": list(losses) if len(set(losses)) > 1 else [*losses, 0.0]}
-
-
-def how_it_ended(step: int, steps: int) -> str:
-    """Part of a sentence: "3 of 4 steps", and what to do where it was stopped."""
-    ended = "" if step >= steps else " (stopped; queue it again to go on)"
-    return f"{step} of {steps} steps{ended}"
-
-
-def losses_in_words(losses: Sequence[float]) -> str:
-    """Means of the first and last tenth."""
-    part = max(1, len(losses) // 10)
-    first, last = (sum(some) / len(some) for some in (losses[:part], losses[-part:]))
-    return f"Loss: {first:.4f} in the first tenth, {last:.4f} in the last."
-
-
-def left_out(clips: Clips) -> Iterator[str]:
-    """A line for each clip that was not learned from, with the reason."""
-    for skipped in clips.skipped:
-        yield f"Left out {skipped.path.name}: {skipped.reason}"
 
 
 def _lines(plan: Plan, step: int, losses: Sequence[float], marks: Sequence[Marks]) -> Iterator[str]:

@@ -9,7 +9,10 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from .....training.run_folder import RunFolder
+from ....files.whole import check_place
+from ....training.run_folder import RunFolder, check_run_name
+from ..folders import ACTIONS, RUNS, written_path
+from .show import sample_folder
 
 RUN = "flash.run"
 """Entry of the header that names the run which wrote the file."""
@@ -58,3 +61,17 @@ class Result:
 def run_id(settings: Mapping[str, Any]) -> str:
     """What a run is known by: its settings."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def check_places(run_name: str, *, samples: bool) -> None:
+    """Raise ValueError unless all that the run writes can be written: an action after hours of training."""
+    check_run_name(written_path(RUNS, ""), run_name)
+    check_place(written_path(ACTIONS, f"{run_name}.safetensors"))
+    if samples:
+        check_run_name(sample_folder(""), run_name)
+
+
+def run_state(run_name: str) -> str:
+    """Changes when the run has gone on: then its node must look again."""
+    checkpoints = written_path(RUNS, run_name).glob("checkpoint-*")
+    return str(sorted(path.name for path in checkpoints))

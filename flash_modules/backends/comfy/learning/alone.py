@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import comfy.model_management
 import torch
 
-from .....training.run_folder import Progress
+from ....training.run_folder import Progress
 
 
 @contextmanager

@@ -12,12 +12,12 @@ from PIL import Image, ImageSequence
 from server import PromptServer
 from torch import Tensor
 
-from .....files.video_files import as_picture, write_picture, write_video
-from .....files.whole import telling_what_fails
-from .....training.exam import Marks
-from .....training.run_folder import Progress
-from ...notes import send_text
-from ...pictures import as_image
+from ....files.video_files import as_picture, write_picture, write_video
+from ....files.whole import telling_what_fails
+from ....training.exam import Marks
+from ....training.run_folder import Progress
+from ..notes import send_text
+from ..pictures import as_image
 
 _FPS, _MOVES = 8, ".webp"
 _AVERAGED = 20

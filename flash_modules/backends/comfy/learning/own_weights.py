@@ -1,0 +1,75 @@
+"""Copies of a MODEL's weights, which ComfyUI's memory manager does not know.
+
+A weight that learns inside a clone of the MODEL would be lost without a word: where a LoRA acts on it too,
+ComfyUI puts the old one back as soon as it unloads the clone.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import comfy.lora
+import torch
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor
+
+MODEL = "diffusion_model."
+"""Begins the names of a MODEL's own weights."""
+
+
+@torch.no_grad()
+def own_weights(model: ModelPatcher, prefix: str = MODEL) -> dict[str, Tensor]:
+    """Copies of the MODEL's weights on the CPU, with its patches where there are some, those in fp32."""
+    return {name: baked(name, *patches) for name, patches in model.get_key_patches(prefix).items()}
+
+
+def baked(name: str, plain: tuple, *patches: tuple) -> Tensor:
+    """A copy of a weight on the CPU with its patches, as `get_key_patches` gives both."""
+    weight, convert = plain
+    if not patches:
+        return convert(weight.to("cpu", copy=True), inplace=True)
+    wide = convert(weight.to("cpu", torch.float32, copy=True), inplace=True)
+    return comfy.lora.calculate_weight(list(patches), wide, name)
+
+
+def other_changes(model: ModelPatcher) -> Iterator[str]:
+    """All that changes what the MODEL computes, beside weight patches and the schedule, by name."""
+    options = dict(model.model_options)
+    inner = dict(options.pop("transformer_options", {}))
+    replaced = inner.pop("patches_replace", {})
+    yield from (f"the patch '{name}'" for name, patches in inner.pop("patches", {}).items() if patches)
+    yield from (f"the replacement of '{name}'" for name, patches in replaced.items() if patches)
+    yield from (f"the option '{name}'" for name in [*options, *inner])
+    yield from (f"the object patch '{name}'" for name in model.object_patches if name != "model_sampling")
+    yield from (f"the weight wrapper of '{name}'" for name in model.weight_wrapper_patches)
+    for what, kinds in (("wrapper", model.wrappers), ("callback", model.callbacks)):
+        for kind, by_key in kinds.items():
+            yield from (f"the {what} '{key}' ({kind})" for key, functions in by_key.items() if functions)
+    yield from (f"the injection '{name}'" for name in model.injections)
+    yield from (f"the additional model '{name}'" for name in model.additional_models)
+    if model.hook_patches or model.forced_hooks:
+        yield "hooks (LoRAs that come and go)"
+
+
+def baked_in(model: ModelPatcher) -> Mapping[str, object]:
+    """What an action's header tells of the weight patches (LoRAs) that were baked in; empty without any."""
+    keys = [key for key in model.patches if key.startswith(MODEL)]
+    patches = [patch for key in keys for patch in model.patches[key]]
+    if not patches:
+        return {}
+    return {
+        "weights": len(keys),
+        "kinds": sorted({_kind(value) for _, value, *_ in patches}),
+        "strengths": sorted({round(float(strength), 4) for strength, *_ in patches}),
+    }
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, tuple):
+        return str(value[0]) if len(value) == 2 else "diff"
+    return str(getattr(value, "name", type(value).__name__))
+
+
+def loaded_from(patcher: ModelPatcher) -> str:
+    """The name of the file that a model was loaded from, as far as ComfyUI knows it, else nothing."""
+    _, args, *_ = patcher.cached_patcher_init or (None, ())
+    return Path(next((arg for arg in args if isinstance(arg, str)), "")).stem

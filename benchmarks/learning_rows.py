@@ -5,7 +5,9 @@ from collections.abc import Iterator
 from diffusers import CogVideoXTransformer3DModel
 
 from flash_modules.backends.diffusers.cogvideox import bytes_of
-from flash_modules.backends.diffusers.cogvideox.train import SAVINGS, LearningTokens, Saving, step_needs
+from flash_modules.backends.diffusers.cogvideox.train import LearningTokens
+from flash_modules.flexiact.training.needs import step_needs
+from flash_modules.flexiact.training.saving import SAVINGS, Saving
 
 from .rows_transfer import flags
 

@@ -14,9 +14,10 @@ from flash_modules.backends.diffusers.cogvideox import (
     keep_blocks_on_cpu,
     latents_shape,
 )
-from flash_modules.backends.diffusers.cogvideox.train import SAVINGS, LearningTokens, Saving
+from flash_modules.backends.diffusers.cogvideox.train import LearningTokens
 from flash_modules.flexiact.action_file import TransferAction
 from flash_modules.flexiact.performance import Performance
+from flash_modules.flexiact.training.saving import SAVINGS, Saving
 
 from .steps import Rows, Step, timed
 

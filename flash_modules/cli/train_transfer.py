@@ -9,16 +9,13 @@ from tqdm import tqdm
 
 from ..backends.diffusers.cogvideox import BaseFiles, check_prompts, find_base, load_transformer, load_vae
 from ..backends.diffusers.cogvideox.train import (
-    CHECKPOINTING,
     LearningTokens,
-    Needs,
-    Saving,
     encoding_bytes,
-    nearest_that_fits,
-    step_needs,
 )
 from ..flash.training.needs import gib
 from ..flexiact.action_file import write_transfer_action
+from ..flexiact.training.needs import Needs, nearest_that_fits, step_needs
+from ..flexiact.training.saving import CHECKPOINTING, Saving
 from ..flexiact.training.source import Source
 from ..flexiact.training.token_training import (
     TokenTraining,

@@ -15,6 +15,8 @@ from .noise_schedule import alphas_cumprod, trailing_timesteps
 
 Predict = Callable[[Tensor, int], Tensor]
 """``predict(latents_FCHW, timestep) -> velocity_FCHW``, guidance included."""
+Velocity = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+"""``velocity(latents_BFCHW, picture_BFCHW, timestep_B, text_embeds_BMC) -> velocity_BFCHW``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +101,26 @@ def dpm_step(
     if denoised_before is not None and step.correction:
         denoised = denoised + step.correction * (denoised - denoised_before)
     return step.keep * latents + step.clean * denoised + step.spread * noise
+
+
+def guided(velocity: Velocity, picture_1CHW: Tensor, prompt: Tensor, negative: Tensor, cfg: float) -> Predict:
+    """A `Predict` for a video that starts with this picture, a scaled latent (1, C, H, W).
+
+    `prompt` and `negative` are text embeddings (1, M, C). The two predictions of a step run one after the
+    other, which takes half the memory of a batch. cfg 1 is the prompt alone (arXiv:2207.12598).
+    """
+
+    def predict(latents_FCHW: Tensor, timestep: int) -> Tensor:
+        picture_FCHW = torch.zeros_like(latents_FCHW)
+        picture_FCHW[:1] = picture_1CHW
+        timestep_1 = torch.tensor([timestep], device=latents_FCHW.device)
+        cond, *uncond = (
+            velocity(latents_FCHW[None], picture_FCHW[None], timestep_1, text_embeds)[0]
+            for text_embeds in ((prompt,) if cfg == 1 else (prompt, negative))
+        )
+        return uncond[0] + cfg * (cond - uncond[0]) if uncond else cond
+
+    return predict
 
 
 def draw_start(num_frames: int, channels: int, height: int, width: int, seed: int) -> Tensor:

@@ -13,12 +13,13 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from flash_pack.flash_modules.backends.diffusers.cogvideox.train import Needs, Saving
 from flash_pack.flash_modules.cli import train_transfer as command
 from flash_pack.flash_modules.cli import transfer_lesson, transfer_samples
 from flash_pack.flash_modules.flexiact.action_file import read_transfer_action
 from flash_pack.flash_modules.flexiact.ref_adapter_file import write_ref_adapter
 from flash_pack.flash_modules.flexiact.training.lesson import read_lesson
+from flash_pack.flash_modules.flexiact.training.needs import Needs
+from flash_pack.flash_modules.flexiact.training.saving import Saving
 from flash_pack.flash_modules.flexiact.training.views import ViewConfig
 from flash_pack.tests.backends.command_line import run_command, sentence_of
 from flash_pack.tests.backends.small_cogvideox import LAYERS, PROMPT, WIDTH, save_base, small_adapter

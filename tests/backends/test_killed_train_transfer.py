@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from flash_pack.flash_modules.backends.diffusers.cogvideox.train import Needs
 from flash_pack.flash_modules.cli import train_transfer as command
+from flash_pack.flash_modules.flexiact.training.needs import Needs
 from flash_pack.flash_modules.flexiact.training.token_training import TokenTraining
 from flash_pack.flash_modules.training.run_folder import checkpoint_steps
 from flash_pack.tests.backends.command_line import run_command

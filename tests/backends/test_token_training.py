@@ -11,20 +11,18 @@ from torch import Tensor, nn
 
 from flash_pack.flash_modules.backends.diffusers.cogvideox import add_transfer
 from flash_pack.flash_modules.backends.diffusers.cogvideox.train import (
-    SAVINGS,
     LearningTokens,
-    Saving,
     encode_moments,
     encoding_bytes,
-    nearest_that_fits,
-    step_needs,
 )
-from flash_pack.flash_modules.backends.diffusers.cogvideox.train import saving as saving_module
 from flash_pack.flash_modules.flexiact.noise_schedule import alphas_cumprod
 from flash_pack.flash_modules.flexiact.performance import Performance
 from flash_pack.flash_modules.flexiact.reweighting import RELEASED
+from flash_pack.flash_modules.flexiact.training import saving as saving_module
 from flash_pack.flash_modules.flexiact.training.encoded import EncodedView
 from flash_pack.flash_modules.flexiact.training.lesson import Lesson
+from flash_pack.flash_modules.flexiact.training.needs import nearest_that_fits, step_needs
+from flash_pack.flash_modules.flexiact.training.saving import SAVINGS, Saving
 from flash_pack.flash_modules.flexiact.training.token_training import (
     Drawn,
     TokenTraining,

@@ -1,11 +1,13 @@
 """What CogVideoX predicts for a video that starts with a picture, with classifier-free guidance."""
 
+from functools import partial
+
 import torch
 from diffusers import CogVideoXTransformer3DModel
 from diffusers.models.embeddings import get_3d_rotary_pos_embed
 from torch import Tensor
 
-from ....flexiact.sampling import Predict
+from ....flexiact.sampling import Predict, guided
 
 
 def rotary_positions(
@@ -72,20 +74,5 @@ def guided_velocity(
     negative: Tensor,
     cfg: float,
 ) -> Predict:
-    """A `Predict` for a video that starts with this picture, a scaled latent (1, C, H, W).
-
-    `prompt` and `negative` are text embeddings (1, M, C). The two predictions of a step run one after the
-    other, which takes half the memory of a batch. cfg 1 is the prompt alone (arXiv:2207.12598).
-    """
-
-    def predict(latents_FCHW: Tensor, timestep: int) -> Tensor:
-        picture_FCHW = torch.zeros_like(latents_FCHW)
-        picture_FCHW[:1] = picture_1CHW
-        timestep_1 = torch.tensor([timestep], device=latents_FCHW.device)
-        cond, *uncond = (
-            predict_velocity(transformer, latents_FCHW[None], picture_FCHW[None], timestep_1, text_embeds)[0]
-            for text_embeds in ((prompt,) if cfg == 1 else (prompt, negative))
-        )
-        return uncond[0] + cfg * (cond - uncond[0]) if uncond else cond
-
-    return predict
+    """A `Predict`, as `sampling.guided` makes them."""
+    return guided(partial(predict_velocity, transformer), picture_1CHW, prompt, negative, cfg)

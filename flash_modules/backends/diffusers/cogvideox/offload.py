@@ -4,7 +4,9 @@ from collections.abc import Callable
 
 import torch
 from diffusers import CogVideoXTransformer3DModel
-from torch import Tensor, nn
+from torch import nn
+
+from ....flexiact.training.saving import copied
 
 
 def keep_blocks_on_cpu(transformer: CogVideoXTransformer3DModel, device: torch.device) -> Callable[[], None]:
@@ -45,8 +47,3 @@ class _Visit:
     def end(self, block: nn.Module, args: tuple, out: object) -> None:
         for parameter, values in self._at_home.items():
             parameter.data = values
-
-
-def copied(values: Tensor, device: torch.device) -> Tensor:
-    """The same values on a device."""
-    return values.to(device, non_blocking=True)

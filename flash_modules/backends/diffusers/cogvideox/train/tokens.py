@@ -1,6 +1,7 @@
 """Tokens that learn, in diffusers' CogVideoX."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 
 import torch
@@ -9,15 +10,11 @@ from torch import Tensor, nn
 
 from .....files.tensor_file import fingerprint
 from .....flexiact.training.loss import zero_tokens
-from ..guidance import predict_velocity
+from .....flexiact.training.saving import USUAL, Saving
+from .....flexiact.training.token_training import KNOWN_BY
+from ..guidance import latents_shape, predict_velocity
+from ..memory import bytes_of
 from ..transfer import PrefixAttention, action_prefix
-from .saving import USUAL, Saving
-
-_KNOWN_BY = (
-    "time_embedding.linear_1.weight",
-    "transformer_blocks.0.attn1.to_q.weight",
-    "proj_out.weight",
-)
 
 
 class LearningTokens:
@@ -61,10 +58,37 @@ class LearningTokens:
         return self._device
 
     @property
+    def num_blocks(self) -> int:
+        return len(self.transformer.transformer_blocks)
+
+    @property
+    def num_bytes(self) -> int:
+        return bytes_of(self.transformer)
+
+    @property
+    def block_bytes(self) -> int:
+        return bytes_of(self.transformer.transformer_blocks)
+
+    @property
+    def input_shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        config = self.transformer.config
+        return latents_shape(self.transformer), (config.max_text_seq_length, config.text_embed_dim)
+
+    @contextmanager
+    def first_blocks(self, count: int) -> Iterator[None]:
+        """So many blocks alone, as long as it lasts."""
+        all_blocks = self.transformer.transformer_blocks
+        self.transformer.transformer_blocks = nn.ModuleList(all_blocks[:count])
+        try:
+            yield
+        finally:
+            self.transformer.transformer_blocks = all_blocks
+
+    @property
     def fingerprint(self) -> str:
         """What the transformer is known by: the hash of a few of its weights, as all take minutes."""
         weights = self.transformer.state_dict()
-        return fingerprint({name: weights[name] for name in _KNOWN_BY})
+        return fingerprint({name: weights[name] for name in KNOWN_BY})
 
     def to(self, device: torch.device) -> None:
         """Move transformer and tokens; blocks that wait are left on the CPU."""

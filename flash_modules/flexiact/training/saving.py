@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, get_args
 
+import torch
 from torch import Tensor, nn
 from torch.autograd.graph import save_on_cpu
 from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
-
-from ..offload import copied
 
 Checkpointing = Literal["none", "blocks", "cpu"]
 CHECKPOINTING: tuple[Checkpointing, ...] = get_args(Checkpointing)
@@ -35,12 +34,17 @@ class Saving:
             )
 
     @property
+    def run(self) -> Callable[..., Any]:
+        """How a block runs where nothing learns: ``run(block, video, *args)``."""
+        return _with_copies if self.offload else _as_it_is
+
+    @property
     def run_again(self) -> Callable[..., Any] | None:
-        """How diffusers runs a block; None is as usual."""
+        """How a block runs where something learns, as `run`; None is as usual."""
         if self.checkpointing == "none":
             return None
         again = _run_again if self.checkpointing == "blocks" else _run_again_from_cpu
-        return partial(again, _with_copies if self.offload else _as_it_is)
+        return partial(again, self.run)
 
 
 USUAL = Saving()
@@ -52,6 +56,11 @@ SAVINGS = (
     Saving(checkpointing="cpu", offload=True),
 )
 """From what needs the most on the device to what needs the least."""
+
+
+def copied(values: Tensor, device: torch.device) -> Tensor:
+    """The same values on a device."""
+    return values.to(device, non_blocking=True)
 
 
 def _as_it_is(block: nn.Module, *args: Any) -> Any:

@@ -9,7 +9,7 @@ corrected it is 3e-7, and a run of 50 steps 8e-7.
 from functools import partial
 
 import comfy.model_sampling
-from comfy.ldm.cogvideo.model import CogVideoXPatchEmbed
+from comfy.ldm.cogvideo.model import CogVideoXPatchEmbed, CogVideoXTransformer3DModel
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import CallbacksMP, WrappersMP
 from torch import Tensor
@@ -34,9 +34,7 @@ def corrected(model: ModelPatcher) -> ModelPatcher:
     if CORRECTED in model.model_options["transformer_options"]:
         return model
     m = model.clone()
-    m.add_object_patch("diffusion_model.use_rotary_positional_embeddings", True)
-    m.add_object_patch("diffusion_model.spatial_interpolation_scale", 1.0)  # whole numbers at 720 x 480
-    _add_text_positions(m)
+    _correct(m)
     m.add_callback_with_key(CallbacksMP.ON_CLONE, CORRECTED, _on_clone)
     m.add_object_patch("model_sampling", _VelocityDDPM(m.model.model_config, zsnr=True))
     m.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, CORRECTED, check_run)
@@ -44,14 +42,23 @@ def corrected(model: ModelPatcher) -> ModelPatcher:
     return m
 
 
-def _add_text_positions(m: ModelPatcher) -> None:
-    forward = partial(_embed_with_text_positions, m.model.diffusion_model.patch_embed)
-    m.add_object_patch("diffusion_model.patch_embed.forward", forward)
+def corrections(net: CogVideoXTransformer3DModel) -> dict[str, object]:
+    """What the attributes of a transformer should be, by their paths in it."""
+    return {
+        "use_rotary_positional_embeddings": True,
+        "spatial_interpolation_scale": 1.0,  # whole numbers at 720 x 480
+        "patch_embed.forward": partial(_embed_with_text_positions, net.patch_embed),
+    }
+
+
+def _correct(m: ModelPatcher) -> None:
+    for path, value in corrections(m.model.diffusion_model).items():
+        m.add_object_patch(f"diffusion_model.{path}", value)
 
 
 def _on_clone(model: ModelPatcher, m: ModelPatcher) -> None:
     if m.model is not model.model:  # a deep one, with weights of its own
-        _add_text_positions(m)
+        _correct(m)
 
 
 def _embed_with_text_positions(embed: CogVideoXPatchEmbed, text_BNC: Tensor, latents_BFCHW: Tensor) -> Tensor:

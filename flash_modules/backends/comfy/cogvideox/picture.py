@@ -6,6 +6,7 @@ from typing import Any
 import comfy.model_management
 import torch
 from comfy.ldm.cogvideo.vae import AutoencoderKLCogVideoX
+from comfy.sd import VAE
 from PIL import Image
 from torch import Tensor
 
@@ -33,11 +34,7 @@ def condition(positive, negative, vae, image_BHWC: Tensor) -> Conditioned:
 
     The image is (1, H, W, 3 or 4) in [0, 1]. Raises ValueError for another VAE, or more than one picture.
     """
-    if not isinstance(vae.first_stage_model, AutoencoderKLCogVideoX):
-        raise ValueError(
-            f"This VAE is {type(vae.first_stage_model).__name__}, and CogVideoX needs its own: load "
-            "cogvideox_vae_bf16.safetensors with Load VAE."
-        )
+    check_vae(vae)
     if len(image_BHWC) != 1:
         raise ValueError(f"There are {len(image_BHWC)} pictures, and a video begins with one: choose one.")
     fitted_1HWC = fit(image_BHWC[..., :3])
@@ -48,6 +45,15 @@ def condition(positive, negative, vae, image_BHWC: Tensor) -> Conditioned:
     )
     notes = how_fitted(*image_BHWC.shape[1:3])
     return Conditioned(positive, negative, {"samples": _empty_latents()}, notes)
+
+
+def check_vae(vae: VAE) -> None:
+    """Raise ValueError unless it is CogVideoX's own."""
+    if not isinstance(vae.first_stage_model, AutoencoderKLCogVideoX):
+        raise ValueError(
+            f"This VAE is {type(vae.first_stage_model).__name__}, and CogVideoX needs its own: load "
+            "cogvideox_vae_bf16.safetensors with Load VAE."
+        )
 
 
 def fit(image_1HWC: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ REF_ADAPTER = "flash_ref_adapter"
 """The name of the RefAdapter that a MODEL has."""
 _PREFIXES = "flash_prefixes"
 """_Prefixes, during a run."""
-_OVERRIDE = "optimized_attention_override"
+OVERRIDE = "optimized_attention_override"
 """ComfyUI's."""
 
 
@@ -103,9 +103,9 @@ def _perform(executor, x, timestep, context, ofs=None, transformer_options=None,
         prefixes=options.get(_PREFIXES, _Prefixes()),
         biases_M2=key_biases(performances, float(timestep[0])),
         num_text=context.shape[1],
-        inner=options.get(_OVERRIDE),
+        inner=options.get(OVERRIDE),
     )
-    out = executor(x, timestep, context, ofs, {**options, _OVERRIDE: attention}, **kwargs)
+    out = executor(x, timestep, context, ofs, {**options, OVERRIDE: attention}, **kwargs)
     if attention.layers not in (0, len(net.blocks)):  # 0: a cache of another node stood in for the model
         raise ValueError(
             f"{attention.layers} of this model's {len(net.blocks)} attentions ran, so another node "

@@ -4,7 +4,7 @@ A weight that learns inside a clone of the MODEL would be lost without a word: w
 ComfyUI puts the old one back as soon as it unloads the clone.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import comfy.lora
@@ -31,19 +31,23 @@ def baked(name: str, plain: tuple, *patches: tuple) -> Tensor:
     return comfy.lora.calculate_weight(list(patches), wide, name)
 
 
-def other_changes(model: ModelPatcher) -> Iterator[str]:
-    """All that changes what the MODEL computes, beside weight patches and the schedule, by name."""
+def other_changes(model: ModelPatcher, known: Collection[str] = ("model_sampling",)) -> Iterator[str]:
+    """All that changes what the MODEL computes, beside weight patches and what is known, by name.
+
+    `known` has names of options and object patches, and keys of wrappers and callbacks.
+    """
     options = dict(model.model_options)
     inner = dict(options.pop("transformer_options", {}))
     replaced = inner.pop("patches_replace", {})
     yield from (f"the patch '{name}'" for name, patches in inner.pop("patches", {}).items() if patches)
     yield from (f"the replacement of '{name}'" for name, patches in replaced.items() if patches)
-    yield from (f"the option '{name}'" for name in [*options, *inner])
-    yield from (f"the object patch '{name}'" for name in model.object_patches if name != "model_sampling")
+    yield from (f"the option '{name}'" for name in [*options, *inner] if name not in known)
+    yield from (f"the object patch '{name}'" for name in model.object_patches if name not in known)
     yield from (f"the weight wrapper of '{name}'" for name in model.weight_wrapper_patches)
     for what, kinds in (("wrapper", model.wrappers), ("callback", model.callbacks)):
         for kind, by_key in kinds.items():
-            yield from (f"the {what} '{key}' ({kind})" for key, functions in by_key.items() if functions)
+            keys = (key for key, functions in by_key.items() if functions and key not in known)
+            yield from (f"the {what} '{key}' ({kind})" for key in keys)
     yield from (f"the injection '{name}'" for name in model.injections)
     yield from (f"the additional model '{name}'" for name in model.additional_models)
     if model.hook_patches or model.forced_hooks:

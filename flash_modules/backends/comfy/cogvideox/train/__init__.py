@@ -1,0 +1,1 @@
+"""Learning an action from one clip on ComfyUI's CogVideoX."""

@@ -1,0 +1,82 @@
+"""A transformer of our own with a MODEL's weights, frozen, which ComfyUI's memory manager does not know."""
+
+import comfy.ops
+import comfy.utils
+import torch
+from comfy.ldm.cogvideo.model import CogVideoXTransformer3DModel
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor, nn
+
+from .....files.tensor_file import fingerprint
+from .....flexiact.training.token_training import KNOWN_BY
+from ...learning.own_weights import MODEL, baked, other_changes
+from ..corrections import CORRECTED, corrections
+from ..kinds import check_model
+from ..names import core_name
+from ..transfer import PERFORMANCES, REF_ADAPTER
+
+
+def check_learnable(model: ModelPatcher) -> None:
+    """Raise ValueError unless the MODEL is a plain CogVideoX-5b-I2V, with LoRAs or without."""
+    check_model(model)
+    options = model.model_options["transformer_options"]
+    if options.get(PERFORMANCES) or REF_ADAPTER in options:
+        raise ValueError(
+            "This MODEL performs an action, or has a RefAdapter, and a new action is learned without: "
+            "connect Load CogVideoX I2V itself, or a LoRA behind it."
+        )
+    ours = {MODEL + path for path in corrections(model.model.diffusion_model)}
+    known = {CORRECTED, PERFORMANCES, "model_sampling"} | ours
+    if found := list(other_changes(model, known)):
+        raise ValueError(
+            f"This MODEL carries what cannot be learned with: {', '.join(found)}. Connect Load CogVideoX I2V "
+            "itself, or a LoRA behind it, without the nodes in between."
+        )
+
+
+@torch.no_grad()
+def own_net(model: ModelPatcher) -> CogVideoXTransformer3DModel:
+    """The MODEL's transformer, corrected, with LoRAs baked in; its layers cast weights as they need.
+
+    Weights without a LoRA are the MODEL's own tensors, which nothing here writes to; `placed` makes them
+    ready to learn with.
+    """
+    weights = {
+        name.removeprefix(MODEL): _weight(name, *p) for name, p in model.get_key_patches(MODEL).items()
+    }
+    with torch.device("meta"):
+        config = model.model.model_config.unet_config
+        net = CogVideoXTransformer3DModel(**config, operations=comfy.ops.manual_cast)
+    net.eval().requires_grad_(False)
+    net.load_state_dict(weights, assign=True)
+    for path, value in corrections(net).items():
+        comfy.utils.set_attr(net, path, value)
+    return net
+
+
+def _weight(name: str, plain: tuple, *patches: tuple) -> Tensor:
+    """The weight itself, or a copy with its patches, in its own dtype."""
+    weight, convert = plain
+    return baked(name, plain, *patches).to(weight.dtype) if patches else convert(weight, inplace=False)
+
+
+@torch.no_grad()
+def placed(part: nn.Module, device: torch.device) -> None:
+    """Move a part of such a transformer; what is there already is copied if autograd could not use it.
+
+    ComfyUI makes its weights in inference mode.
+    """
+    moved = {name: weight.to(device) for name, weight in part.state_dict().items()}
+    usable = {name: weight.clone() if weight.is_inference() else weight for name, weight in moved.items()}
+    part.load_state_dict(usable, assign=True)
+
+
+@torch.no_grad()
+def base_fingerprint(model: ModelPatcher) -> str:
+    """What a run knows the MODEL by, with LoRAs: equal to that of the other host."""
+    patches = model.get_key_patches(MODEL)
+    return fingerprint({name: _weight(key, *patches[key]) for name in KNOWN_BY for key in [_key(name)]})
+
+
+def _key(name: str) -> str:
+    return MODEL + core_name(name)

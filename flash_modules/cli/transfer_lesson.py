@@ -15,7 +15,7 @@ from ..files.video_files import write_picture
 from ..files.whole import check_place
 from ..flexiact.ref_adapter_file import read_ref_adapter
 from ..flexiact.training.encoded import encode_views
-from ..flexiact.training.lesson import Lesson, kept_lesson, read_lesson
+from ..flexiact.training.lesson import LESSON, Lesson, kept_lesson, read_lesson
 from ..flexiact.training.sheet import draw_sheet, taken_line
 from ..flexiact.training.source import Source, one_clip, table_of_crops
 from ..flexiact.training.tables import PictureRow, read_pictures
@@ -25,8 +25,6 @@ from .processes import AcceleratedProcesses
 from .run import Say
 from .transfer import encode_prompts, fitted_picture
 from .transfer_samples import Sample
-
-_LESSON = "lesson.safetensors"
 
 
 def add_clip_arguments(group: Any) -> None:
@@ -129,9 +127,9 @@ def lesson_of(
 ) -> Lesson:
     """The run's lesson; one process makes it, and the others wait."""
     if processes.is_first:
-        kept_lesson(run.path / _LESSON, partial(_make_lesson, files, source, processes.device, dtype))
+        kept_lesson(run.path / LESSON, partial(_make_lesson, files, source, processes.device, dtype))
     processes.any(False)
-    return read_lesson(run.path / _LESSON)
+    return read_lesson(run.path / LESSON)
 
 
 def _make_lesson(files: BaseFiles, source: Source, device: torch.device, dtype: torch.dtype) -> Lesson:

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import folder_paths
 
+from ...files.clip_files import VIDEO_SUFFIXES
+from ...files.pictures import ANIMATION_SUFFIXES
 from ...files.whole import telling_what_fails
 
 MOTIONS = "animatediff_models"
@@ -20,6 +22,7 @@ _EXTENSIONS = {
     DECODERS: {".safetensors"},
     RUNS: set(),
 }
+_CLIP_SUFFIXES = VIDEO_SUFFIXES + ANIMATION_SUFFIXES
 
 
 def register_folders() -> None:
@@ -97,6 +100,33 @@ def clip_folder_state(name: str) -> str:
     files = sorted(path for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else []
     states = [(path.relative_to(folder).as_posix(), path.stat()) for path in files]
     return repr([(path, state.st_size, state.st_mtime_ns) for path, state in states])
+
+
+_NO_VIDEOS = "(none yet: put a video into ComfyUI's input folder)"
+
+
+def input_videos() -> list[str]:
+    """Files of ComfyUI's input folder that can be a clip, for a node's list."""
+    folder = Path(folder_paths.get_input_directory())
+    files = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in _CLIP_SUFFIXES)
+    return files or [_NO_VIDEOS]
+
+
+def check_input_file(name: str) -> bool | str:
+    """True if there is such a file, else a sentence, as a node's `validate_inputs` gives them."""
+    if name and folder_paths.exists_annotated_filepath(name):
+        return True
+    return f"There is no file '{name}' in ComfyUI's input folder: put it there, press R and choose it again."
+
+
+def input_file(name: str) -> Path:
+    return Path(folder_paths.get_annotated_filepath(name))
+
+
+def input_file_state(name: str) -> str:
+    """Changes whenever the file does."""
+    path = input_file(name)
+    return repr((path.stat().st_size, path.stat().st_mtime_ns)) if path.is_file() else ""
 
 
 def _nothing_in(key: str) -> str:

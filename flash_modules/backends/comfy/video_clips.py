@@ -29,14 +29,14 @@ def given_clips(
     if not videos:
         return find_clips([folder], [prompt] if prompt.strip() else [])
     captions = _captions(len(videos), prompt, texts)
-    last = _Last()
+    last = LastVideo()
     used: list[Clip] = []
     skipped: list[Skipped] = []
     seen: dict[str, Path] = {}
     for number, (video, caption) in enumerate(zip(videos, captions, strict=True), 1):
         name = Path(ACTION) / f"video {number}"
         try:
-            clip = _clip(name, video, caption, last)
+            clip = video_clip(name, video, caption, last)
             (sha256,) = clip_hashes([clip])
             twin = seen.setdefault(sha256, name)
             if twin != name:
@@ -68,7 +68,7 @@ def _captions(count: int, prompt: str, texts: Sequence[str]) -> list[str]:
 
 
 @dataclass
-class _Last:
+class LastVideo:
     """The video that was read last, in 8 bits: entries of a clip are made one after the other."""
 
     video: Input.Video | None = None
@@ -82,7 +82,7 @@ class _Pictures:
 
     video: Input.Video
     sha256: str
-    last: _Last
+    last: LastVideo
 
     def read(self, indices: Sequence[int], short_side: int | None) -> Tensor:
         """Frames (F, 3, H, W) in [0, 1]."""
@@ -94,7 +94,8 @@ class _Pictures:
         return last.frames_FCHW[list(indices)].float() / 255
 
 
-def _clip(name: Path, video: Input.Video, caption: str, last: _Last) -> Clip:
+def video_clip(name: Path, video: Input.Video, caption: str, last: LastVideo) -> Clip:
+    """A VIDEO as a clip. Raises ValueError, with the reason, if it is none."""
     with reasons():
         frames_FCHW, rate = _decoded(video)
     num_frames, _, height, width = frames_FCHW.shape

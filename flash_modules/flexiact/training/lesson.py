@@ -10,6 +10,9 @@ from ...files.tensor_file import check_numbers, read_tensors, short, write_tenso
 from .encoded import EncodedView, view_tensors, views_from
 from .loss import check_frames
 
+LESSON = "lesson.safetensors"
+"""In a run's folder."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Lesson:

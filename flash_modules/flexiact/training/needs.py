@@ -38,7 +38,7 @@ class Counted(Protocol):
         """Of those of all blocks."""
 
     @property
-    def input_shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    def input_shapes(self) -> tuple[tuple[int, int, int, int], tuple[int, int]]:
         """Of the latents (F, C, h, w) and of the text (M, C) that it knows."""
 
     def save_memory(self, saving: Saving) -> None: ...

@@ -64,7 +64,11 @@ class Source:
 
 def one_clip(path: Path, caption: str, config: ViewConfig) -> Source:
     """A clip of the user's. Raises ValueError if it is none, or ends before the cut."""
-    clip = find_clip(path, caption)
+    return from_clip(find_clip(path, caption), config)
+
+
+def from_clip(clip: Clip, config: ViewConfig) -> Source:
+    """A clip that is known already. Raises ValueError if it ends before the cut."""
     return Source((Part(clip, cut_frames(clip, config), config),))
 
 

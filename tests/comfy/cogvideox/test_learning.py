@@ -128,7 +128,7 @@ def test_the_shared_model_stays_bit_for_bit(model, tmp_path) -> None:
     assert not model.object_patches
 
 
-def test_weights_that_wait_are_the_models_own(model) -> None:
+def test_weights_are_the_models_own(model) -> None:
     from flash_pack.flash_modules.backends.comfy.cogvideox.train.own_net import own_net
 
     net = own_net(model)

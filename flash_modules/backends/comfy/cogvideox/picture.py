@@ -56,10 +56,10 @@ def check_vae(vae: VAE) -> None:
         )
 
 
-def fit(image_1HWC: Tensor) -> Tensor:
-    """The picture scaled until it covers 720 x 480, and the rest cut off alike on both sides."""
+def fit(image_1HWC: Tensor, size: tuple[int, int] = (WIDTH, HEIGHT)) -> Tensor:
+    """The picture scaled until it covers the size, and the rest cut off alike on both sides."""
     pixels_HWC = (image_1HWC[0] * 255).round().clamp(0, 255).to(torch.uint8)
-    return fit_picture(Image.fromarray(pixels_HWC.cpu().numpy()), (WIDTH, HEIGHT))
+    return fit_picture(Image.fromarray(pixels_HWC.cpu().numpy()), size)
 
 
 def how_fitted(height: int, width: int) -> list[str]:

@@ -4,7 +4,8 @@ A weight that learns inside a clone of the MODEL would be lost without a word: w
 ComfyUI puts the old one back as soon as it unloads the clone.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+import json
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import comfy.lora
@@ -54,17 +55,18 @@ def other_changes(model: ModelPatcher, known: Collection[str] = ("model_sampling
         yield "hooks (LoRAs that come and go)"
 
 
-def baked_in(model: ModelPatcher) -> Mapping[str, object]:
+def baked_in(model: ModelPatcher) -> dict[str, str]:
     """What an action's header tells of the weight patches (LoRAs) that were baked in; empty without any."""
     keys = [key for key in model.patches if key.startswith(MODEL)]
     patches = [patch for key in keys for patch in model.patches[key]]
     if not patches:
         return {}
-    return {
+    told = {
         "weights": len(keys),
         "kinds": sorted({_kind(value) for _, value, *_ in patches}),
         "strengths": sorted({round(float(strength), 4) for strength, *_ in patches}),
     }
+    return {"flash.baked_in": json.dumps(told)}
 
 
 def _kind(value: object) -> str:

@@ -5,7 +5,7 @@ import comfy.utils
 import torch
 from comfy.ldm.cogvideo.model import CogVideoXTransformer3DModel
 from comfy.model_patcher import ModelPatcher
-from torch import Tensor, nn
+from torch import Tensor
 
 from .....files.tensor_file import fingerprint
 from .....flexiact.training.token_training import KNOWN_BY
@@ -38,8 +38,7 @@ def check_learnable(model: ModelPatcher) -> None:
 def own_net(model: ModelPatcher) -> CogVideoXTransformer3DModel:
     """The MODEL's transformer, corrected, with LoRAs baked in; its layers cast weights as they need.
 
-    Weights without a LoRA are the MODEL's own tensors, which nothing here writes to; `placed` makes them
-    ready to learn with.
+    Weights without a LoRA lie where the MODEL's do, and nothing here writes to them: copies take 10 GiB.
     """
     weights = {
         name.removeprefix(MODEL): _weight(name, *p) for name, p in model.get_key_patches(MODEL).items()
@@ -48,7 +47,7 @@ def own_net(model: ModelPatcher) -> CogVideoXTransformer3DModel:
         config = model.model.model_config.unet_config
         net = CogVideoXTransformer3DModel(**config, operations=comfy.ops.manual_cast)
     net.eval().requires_grad_(False)
-    net.load_state_dict(weights, assign=True)
+    net.load_state_dict({name: _usable(weight) for name, weight in weights.items()}, assign=True)
     for path, value in corrections(net).items():
         comfy.utils.set_attr(net, path, value)
     return net
@@ -60,15 +59,12 @@ def _weight(name: str, plain: tuple, *patches: tuple) -> Tensor:
     return baked(name, plain, *patches).to(weight.dtype) if patches else convert(weight, inplace=False)
 
 
-@torch.no_grad()
-def placed(part: nn.Module, device: torch.device) -> None:
-    """Move a part of such a transformer; what is there already is copied if autograd could not use it.
-
-    ComfyUI makes its weights in inference mode.
-    """
-    moved = {name: weight.to(device) for name, weight in part.state_dict().items()}
-    usable = {name: weight.clone() if weight.is_inference() else weight for name, weight in moved.items()}
-    part.load_state_dict(usable, assign=True)
+def _usable(weight: Tensor) -> Tensor:
+    """The same memory as a tensor that gradients go through: ComfyUI makes its weights in inference mode."""
+    if not weight.is_inference():
+        return weight
+    place = weight.storage_offset(), weight.shape, weight.stride()
+    return torch.empty(0, dtype=weight.dtype, device=weight.device).set_(weight.untyped_storage(), *place)
 
 
 @torch.no_grad()

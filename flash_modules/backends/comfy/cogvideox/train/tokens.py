@@ -1,8 +1,9 @@
 """Tokens that learn, in ComfyUI's CogVideoX."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import torch
 from comfy.ldm.cogvideo.model import CogVideoXBlock
@@ -16,7 +17,7 @@ from .....flexiact.ref_adapter_file import LowRank, RefAdapter
 from .....flexiact.training.loss import zero_tokens
 from .....flexiact.training.saving import USUAL, Saving
 from ..transfer import OVERRIDE
-from .own_net import check_learnable, own_net, placed
+from .own_net import check_learnable, own_net
 
 
 class _LearningBlock(nn.Module):
@@ -95,7 +96,7 @@ class LearningTokens:
         return _bytes_of(self.net.blocks)
 
     @property
-    def input_shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    def input_shapes(self) -> tuple[tuple[int, int, int, int], tuple[int, int]]:
         embed = self.net.patch_embed
         frames = (embed.sample_frames - 1) // embed.temporal_compression_ratio + 1
         latents = frames, self.net.in_channels // 2, embed.sample_height, embed.sample_width
@@ -115,8 +116,8 @@ class LearningTokens:
         """Move transformer and tokens; blocks that wait are left on the CPU."""
         self._device = device
         for name, part in self.net.named_children():
-            if not (self.saving.offload and name == "blocks" and device.type != "cpu"):
-                placed(part, device)
+            waits = self.saving.offload and name == "blocks"
+            part.to("cpu" if waits else device)
         for tokens in self._tokens.values():
             tokens.data = tokens.data.to(device)
 
@@ -143,7 +144,7 @@ class LearningTokens:
             self._biases_M2 = None if biases_M2 is None else biases_M2.to(self.device)
             return self.predict(latents, picture, timestep_1, text_embeds)
 
-        changed = self._add_adapter(adapter, strength) if adapter is not None else ()
+        changed = self._add_adapter(adapter, strength) if adapter is not None else []
         try:
             yield velocity
         finally:
@@ -151,9 +152,9 @@ class LearningTokens:
             for layer in changed:
                 layer.weight_function = []
 
-    def _add_adapter(self, adapter: RefAdapter, strength: float) -> Sequence[nn.Module]:
+    def _add_adapter(self, adapter: RefAdapter, strength: float) -> list[Any]:
         """Let ComfyUI's layers add it whenever they cast their weights, which stay as they are."""
-        layers = []
+        layers: list[Any] = []
         for (number, part), low_rank in adapter.parts.items():
             layer = getattr(self.net.blocks[number].block, "attn_out" if part == "out" else part)
             layer.weight_function = [partial(_changed, _on(low_rank, self.device), strength)]

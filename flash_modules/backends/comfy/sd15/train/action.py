@@ -1,6 +1,5 @@
 """ComfyUI's Stable Diffusion 1.5 as a host that an action is learned on."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,8 +55,7 @@ class ComfyHost:
         self.vae_factor: int = vae.downscale_ratio
         self.latent_channels: int = vae.latent_channels
         self._latent_format = model.get_model_object("latent_format")
-        baked = baked_in(model)
-        self.header = {**(header or {}), **({"flash.baked_in": json.dumps(baked)} if baked else {})}
+        self.header = {**(header or {}), **baked_in(model)}
         self.motion = motion.read()
         unet = own_unet(model)
         kv = keys_values(unet, model)

@@ -70,7 +70,7 @@ class LearningTokens:
         return bytes_of(self.transformer.transformer_blocks)
 
     @property
-    def input_shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    def input_shapes(self) -> tuple[tuple[int, int, int, int], tuple[int, int]]:
         config = self.transformer.config
         return latents_shape(self.transformer), (config.max_text_seq_length, config.text_embed_dim)
 

@@ -9,6 +9,7 @@ from .decode import DetailDecode
 from .flexiact import CogVideoXImageToVideo, CogVideoXSampler, LoadCogVideoX, TransferAction
 from .load import LoadAction, LoadDetailDecoder, LoadMotionModule
 from .motion import ApplyAction, ApplyMotionModule, FirstFrame
+from .one_clip import LearnFromOneClip
 from .sample import AdaINLatents, Sampler
 from .train import LearnAction, PreviewClips, TrainingOptionsNode
 from .train_decoder import LearnDetailDecoder
@@ -32,6 +33,7 @@ NODES: list[type[io.ComfyNode]] = [
     TransferAction,
     CogVideoXImageToVideo,
     CogVideoXSampler,
+    LearnFromOneClip,
     CompareVideos,
 ]
 

@@ -2,15 +2,15 @@
 
 from comfy_api.latest import io, ui
 
+from ..flash_modules.backends.comfy.cogvideox.train.options import OneClipOptions
 from ..flash_modules.backends.comfy.folders import (
     check_clip_folder,
     clip_folder,
     clip_folder_state,
     clip_folders,
 )
-from ..flash_modules.backends.comfy.learning.options import DTYPE_NAMES
+from ..flash_modules.backends.comfy.learning.options import DTYPE_NAMES, RunOptions
 from ..flash_modules.backends.comfy.sd15.train.learn import learn_action, lesson_state
-from ..flash_modules.backends.comfy.sd15.train.learn_decoder import DecoderOptions
 from ..flash_modules.backends.comfy.sd15.train.options import TrainingOptions
 from ..flash_modules.backends.comfy.sd15.train.plan import Lesson
 from ..flash_modules.backends.comfy.sd15.train.preview import preview
@@ -253,7 +253,7 @@ def _sample_inputs() -> list[io.Input]:
     ]
 
 
-def run_inputs(default: TrainingOptions | DecoderOptions, advanced: bool | None = None) -> list[io.Input]:
+def run_inputs(default: RunOptions, advanced: bool | None = None) -> list[io.Input]:
     """What every run can be told; `advanced` is of the first two, and the others always are."""
     return [
         io.Int.Input(
@@ -273,6 +273,13 @@ def run_inputs(default: TrainingOptions | DecoderOptions, advanced: bool | None 
             tooltip="Takes one of so many frames; 0 = spread over the whole clip.",
             advanced=advanced,
         ),
+        *loop_inputs(default),
+    ]
+
+
+def loop_inputs(default: RunOptions | OneClipOptions) -> list[io.Input]:
+    """What every training's loop can be told."""
+    return [
         io.Float.Input(
             "learning_rate",
             default=default.learning_rate,

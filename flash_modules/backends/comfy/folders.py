@@ -108,7 +108,7 @@ _NO_VIDEOS = "(none yet: put a video into ComfyUI's input folder)"
 def input_videos() -> list[str]:
     """Files of ComfyUI's input folder that can be a clip, for a node's list."""
     folder = Path(folder_paths.get_input_directory())
-    files = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in _CLIP_SUFFIXES)
+    files = sorted(path.name for path in folder.glob("*") if path.suffix.lower() in _CLIP_SUFFIXES)
     return files or [_NO_VIDEOS]
 
 

@@ -373,3 +373,40 @@ def test_a_lora_is_told_in_the_file(lesson, folders, learn) -> None:
     learn(replace(lesson, model=m))
     _, header = read_tensors(folders / "flash_actions/turn.safetensors")
     assert header["flash.baked_in"] == '{"weights": 1, "kinds": ["diff"], "strengths": [0.1]}'
+
+
+def test_the_node_learns_what_its_widgets_say(node_classes, lesson, folders, monkeypatch) -> None:
+    import folder_paths
+
+    monkeypatch.setattr(folder_paths, "input_directory", str(folders))
+    node = node_classes["FLASH_LearnFromOneClip"]
+    inputs = node.INPUT_TYPES()
+    widgets = {**inputs["required"], **inputs["optional"]}
+    assert widgets["file"][1]["options"] == ["dog.gif"]
+    defaults = {name: spec[1]["default"] for name, spec in widgets.items() if "default" in spec[1]}
+    assert (defaults["steps"], defaults["sample_every"], defaults["adapter_strength"]) == (2000, 250, 0.7)
+    given = {name: getattr(lesson, name) for name in ("model", "clip", "vae", "prompt", "run_name")}
+    wishes = {**defaults, **given, "file": "dog.gif", "steps": 1, "tokens": TOKENS, "seed": 3}
+    learned = node.execute(**wishes)
+    action, losses, sheet, report = learned.args
+    assert action.tokens_LMC.shape == (3, TOKENS, 48)
+    assert len(losses["loss"]) == 2
+    assert sheet.ndim == 4
+    assert report.startswith("Learned 1 of 1 steps from one clip.\ndog.gif: 96x64")
+    assert learned.ui["images"][0]["filename"] == "sample-000000.png"
+
+
+def test_the_node_says_which_file_is_missing(node_classes, folders, monkeypatch) -> None:
+    import folder_paths
+
+    monkeypatch.setattr(folder_paths, "input_directory", str(folders))
+    node = node_classes["FLASH_LearnFromOneClip"]
+    assert node.validate_inputs("dog.gif", "none") is True
+    assert node.validate_inputs("gone.mp4", "none") == (
+        "There is no file 'gone.mp4' in ComfyUI's input folder: put it there, press R and choose it again."
+    )
+    assert node.validate_inputs("gone.mp4", "none", video=None) is True  # a link
+    assert "There is no file 'gone.pt' in models/loras" in node.validate_inputs("dog.gif", "gone.pt")
+    before = node.fingerprint_inputs("dog.gif", "turn")
+    write_clip(folders / "dog.gif", 7)
+    assert node.fingerprint_inputs("dog.gif", "turn") != before

@@ -15,6 +15,7 @@ _CARDS = {
     "Animate-a-picture-one-node": (("FLASH Video Sampler",), ""),
     "Learn-an-action": (("Learn Action",), "a few clips"),
     "Perform-a-learned-action": (("Apply Action",), "a few clips"),
+    "Learn-from-one-clip": (("Learn Action", "Transfer Action"), "one clip"),
     "Transfer-an-action": (("Transfer Action",), "one clip"),
 }
 """What stands between picture and video, and what the action is learned from, in the order of use."""

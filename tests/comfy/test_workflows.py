@@ -66,11 +66,14 @@ def full_folders(empty_folders) -> Path:
             (empty_folders / key / name).touch()
     (empty_folders / "example.png").touch()
     (empty_folders / "my_clips").mkdir()
+    (empty_folders / "my_clip.mp4").touch()
     return empty_folders
 
 
 def downloads(path: Path) -> dict[str, str]:
     """Files by their folders that the frontend can download for a workflow."""
+    if path.stem == "Learn-from-one-clip":  # which makes the action
+        return {folder: name for folder, name in COGVIDEOX_FILES.items() if folder != "flash_actions"}
     return COGVIDEOX_FILES if path.stem == "Transfer-an-action" else SD15_FILES
 
 

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import av
+import numpy as np
 import torch
 from diffusers import CogVideoXTransformer3DModel
 from safetensors.torch import save_file
@@ -31,3 +33,15 @@ def write_ref_adapter(path: Path) -> None:
         for role, shape in (("down", (RANK, WIDTH)), ("up", (WIDTH, RANK))):
             weights[f"{ATTENTION}.lora_{part}.{role}.weight"] = torch.randn(shape, generator=draw) * 0.01
     torch.save(weights, path)
+
+
+def write_clip(path: Path) -> None:
+    """A square that crosses the picture in a second and a half."""
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("mpeg4", rate=8)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        for place in range(12):
+            frame_HWC = np.full((64, 96, 3), (40, 120, 90), np.uint8)
+            frame_HWC[20:44, 6 * place : 6 * place + 24] = 230, 60, 40
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(frame_HWC, "rgb24")))
+        file.mux(stream.encode())

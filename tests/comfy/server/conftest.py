@@ -29,7 +29,12 @@ from flash_pack.flash_modules.flash.action_file import Action, Source
 from flash_pack.flash_modules.flash.action_file import write_action as write_flash_action
 from flash_pack.flash_modules.flash.decoder_file import SIGNATURE, DetailWeights, write_detail_decoder
 from flash_pack.flash_modules.flash.detail_decoder import DetailDecoder, DetailDecoderConfig
-from flash_pack.tests.comfy.server.cogvideox_files import write_action, write_cogvideox, write_ref_adapter
+from flash_pack.tests.comfy.server.cogvideox_files import (
+    write_action,
+    write_clip,
+    write_cogvideox,
+    write_ref_adapter,
+)
 
 ROOT = Path(__file__).resolve().parents[3]
 COMFYUI = Path(os.environ.get("COMFYUI_PATH") or Path.home() / "comfy" / "ComfyUI")
@@ -218,6 +223,7 @@ def base() -> Iterator[Path]:
         shutil.copytree(Path(__file__).parent / "stand_ins", base / "custom_nodes/stand_ins")
         write_picture(base / "input/example.png")
         write_clips(base / "input/my_clips")
+        write_clip(base / "input/my_clip.mp4")
         yield base
 
 

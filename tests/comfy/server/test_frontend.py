@@ -9,11 +9,14 @@ import json
 import os
 import re
 import shutil
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import av
 import pytest
+
+from flash_pack.flash_modules.flexiact.action_file import read_transfer_action
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="THE FRONTEND TESTS DID NOT RUN: no playwright")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -300,6 +303,47 @@ def test_learning_is_seen_while_it_goes_on_and_when_it_is_done(page, server, fro
     assert says("sample")()
     assert_no_errors(page)
     picture_of(page, "learned")
+
+
+def new_in_history(server, known: set[str]) -> set[str]:
+    return set(server.get("/history")) - known
+
+
+def test_an_action_is_learned_from_one_clip(page, server, frontend):
+    """The template up to the action, on small models; the rest of it knows one size alone."""
+    page.goto(server.url)
+    page.wait_for_function(READY)
+    page.wait_for_timeout(1500)
+    stand_ins = {"FLASH_LoadCogVideoX": "StandInCogVideoX", "CLIPLoader": "StandInT5"}
+    stand_ins |= {"VAELoader": "StandInVae"}
+    kept = {"FLASH_LearnFromOneClip", "LossGraphNode", "LoadImage"}
+    graph = json.loads((ROOT / "workflows" / "Learn-from-one-clip.json").read_text())
+    for node in graph["nodes"]:
+        if stand_in := stand_ins.get(node["type"]):
+            node.update(type=stand_in, inputs=[], widgets_values=[], properties={})
+        elif node["type"] not in kept:
+            node["mode"] = 2  # muted
+    page.evaluate("async graph => { await app.loadGraphData(graph, true, true, 'one clip') }", graph)
+    page.wait_for_function("() => app.graph._nodes.some(node => node.type === 'FLASH_LearnFromOneClip')")
+    run_name = f"one clip in {frontend.parents[1].name if frontend else 'its own'}"
+    page.evaluate(
+        """changes => app.graph._nodes.flatMap(node => node.widgets ?? []).forEach(widget => {
+            if (widget.name in changes) widget.value = changes[widget.name]
+        })""",
+        {"steps": 2, "sample_every": 1, "sample_steps": 1, "ref_adapter": "none", "run_name": run_name},
+    )
+    for _ in range(2):  # the second time it gives its file
+        known = set(server.get("/history"))
+        page.get_by_test_id("queue-button").click()
+        (prompt_id,) = server.wait_for(partial(new_in_history, server, known), "the action")
+        history = server.get(f"/history/{prompt_id}")[prompt_id]
+        assert history["status"]["status_str"] == "success", history["status"]["messages"]
+        shown = [output for output in history["outputs"].values() if output.get("animated")]
+        assert [one["filename"] for one in shown[0]["images"]] == ["sample-000002.webp"]
+        action = read_transfer_action(server.base / f"models/flash_actions/{run_name}.safetensors")
+        assert (action.tokens_LMC.shape, action.steps) == ((3, 226, 48), 2)
+        page.evaluate("() => app.graph._nodes.find(n => n.type === 'LossGraphNode').widgets[0].value += 'x'")
+    assert_no_errors(page)
 
 
 def test_an_action_is_transferred(page, server):

@@ -1,10 +1,16 @@
 """Nodes for tests alone: CogVideoX's text encoder and VAE are too large for a CPU, and have one size."""
 
 import zlib
+from types import SimpleNamespace
 
+import comfy.latent_formats
 import comfy.ldm.cogvideo.vae
+import comfy.model_base
+import comfy.model_patcher
 import comfy.sd
+import comfy.supported_models
 import torch
+from comfy.text_encoders.cogvideo import CogVideoXTokenizer, cogvideo_te
 
 
 class Text:
@@ -24,9 +30,13 @@ class Narrow(comfy.ldm.cogvideo.vae.AutoencoderKLCogVideoX):
     def __init__(self, latent_channels: int):
         widths = {"block_out_channels": (2,) * 4, "layers_per_block": 1, "groups": 2}
         super().__init__(latent_channels=latent_channels, **widths)
-        torch.manual_seed(6)
-        for weight in self.parameters():
-            torch.nn.init.normal_(weight, std=weight[0].numel() ** -0.5 if weight.ndim > 1 else 0.5)
+        randomise(self)
+
+
+def randomise(module: torch.nn.Module) -> None:
+    torch.manual_seed(6)
+    for weight in module.parameters():
+        torch.nn.init.normal_(weight, std=weight[0].numel() ** -0.5 if weight.ndim > 1 else 0.5)
 
 
 class StandInClip:
@@ -56,4 +66,49 @@ class StandInVae:
             comfy.ldm.cogvideo.vae.AutoencoderKLCogVideoX = whole
 
 
-NODE_CLASS_MAPPINGS = {"StandInClip": StandInClip, "StandInVae": StandInVae}
+class StandInT5:
+    """A small T5 behind ComfyUI's true tokenizer."""
+
+    CATEGORY, FUNCTION, RETURN_TYPES = "tests", "make", ("CLIP",)
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {}}
+
+    def make(self):
+        sizes = {"d_model": 32, "d_kv": 8, "d_ff": 24, "num_layers": 2, "num_heads": 2}
+        target = SimpleNamespace(params={}, clip=cogvideo_te(), tokenizer=CogVideoXTokenizer)
+        options = {"t5xxl_model_config": sizes, "dtype": torch.float32}
+        clip = comfy.sd.CLIP(target, model_options=options)
+        randomise(clip.cond_stage_model)
+        return (clip,)
+
+
+class StandInCogVideoX:
+    """A small CogVideoX-5b-I2V of three layers, for 9 frames of 96 x 64."""
+
+    CATEGORY, FUNCTION, RETURN_TYPES = "tests", "make", ("MODEL",)
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {}}
+
+    def make(self):
+        settings = {"num_attention_heads": 3, "attention_head_dim": 16, "in_channels": 32, "num_layers": 3}
+        settings |= {"sample_width": 12, "sample_height": 8, "sample_frames": 9, "time_embed_dim": 20}
+        settings |= {"text_embed_dim": 32, "use_learned_positional_embeddings": True, "dtype": torch.float32}
+        config = comfy.supported_models.CogVideoX_I2V({"image_model": "cogvideox", **settings})
+        config.latent_format = comfy.latent_formats.CogVideoX1_5()
+        config.set_inference_dtype(torch.float32, None)
+        base = comfy.model_base.CogVideoX(config, image_to_video=True)
+        randomise(base.diffusion_model)
+        cpu = torch.device("cpu")
+        return (comfy.model_patcher.CoreModelPatcher(base.eval(), cpu, cpu),)
+
+
+NODE_CLASS_MAPPINGS = {
+    "StandInClip": StandInClip,
+    "StandInVae": StandInVae,
+    "StandInT5": StandInT5,
+    "StandInCogVideoX": StandInCogVideoX,
+}

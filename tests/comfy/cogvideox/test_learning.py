@@ -210,3 +210,27 @@ def test_a_model_that_carries_something_else_is_refused(what: str, model) -> Non
         said = "connect Load CogVideoX I2V itself"
     with pytest.raises(ValueError, match=said):
         check_learnable(m)
+
+
+def test_quantised_weights_are_spelled_out(tmp_path) -> None:
+    """fp8 with a scale for each weight, as ComfyUI's own files have it."""
+    from safetensors.torch import save_file
+
+    from flash_pack.flash_modules.backends.comfy.cogvideox.load import load_cogvideox
+    from flash_pack.flash_modules.backends.comfy.cogvideox.names import core_names
+    from flash_pack.flash_modules.backends.comfy.cogvideox.train.own_net import base_fingerprint, own_net
+
+    true_size = {"sample_width": 90, "sample_height": 60, "sample_frames": 49, "max_text_seq_length": 226}
+    weights = core_names(small_transformer(attention_head_dim=64, **true_size).state_dict())
+    weights = {name: weight.bfloat16() for name, weight in weights.items()}
+    name = "blocks.0.q.weight"
+    scale = weights[name].float().abs().max() / 448
+    kept = (weights[name].float() / scale).to(torch.float8_e4m3fn)
+    quantised = {name: kept, "blocks.0.q.scale_weight": scale, "scaled_fp8": kept[0, :2].clone()}
+    save_file({**weights, **quantised}, tmp_path / "model.safetensors")
+    with torch.inference_mode():
+        model = load_cogvideox(tmp_path / "model.safetensors")
+    net = own_net(model)
+    torch.testing.assert_close(net.get_parameter(name).float(), scale * kept.float(), atol=1e-2, rtol=1e-2)
+    assert torch.equal(net.get_parameter("blocks.1.q.weight").bfloat16(), weights["blocks.1.q.weight"])
+    assert len(base_fingerprint(model)) == 64

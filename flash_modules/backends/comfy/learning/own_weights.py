@@ -5,12 +5,12 @@ ComfyUI puts the old one back as soon as it unloads the clone.
 """
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 import comfy.lora
 import torch
-from comfy.model_patcher import ModelPatcher
+from comfy.model_patcher import ModelPatcher, get_key_weight
 from torch import Tensor
 
 MODEL = "diffusion_model."
@@ -21,6 +21,23 @@ MODEL = "diffusion_model."
 def own_weights(model: ModelPatcher, prefix: str = MODEL) -> dict[str, Tensor]:
     """Copies of the MODEL's weights on the CPU, with its patches where there are some, those in fp32."""
     return {name: baked(name, *patches) for name, patches in model.get_key_patches(prefix).items()}
+
+
+def key_patches(model: ModelPatcher, names: Iterable[str]) -> dict[str, list]:
+    """What ModelPatcher's `get_key_patches` gives, of these weights alone.
+
+    It asks quantised layers for entries of their state that are no weights, and fails.
+    """
+    found = {}
+    for name in names:
+        weight, _, convert = get_key_weight(model.model, name)
+        plain = model.backup[name].weight if name in model.backup else weight
+        found[name] = [(plain, convert or _unchanged), *model.patches.get(name, ())]
+    return found
+
+
+def _unchanged(weight: Tensor, **_: object) -> Tensor:
+    return weight
 
 
 def baked(name: str, plain: tuple, *patches: tuple) -> Tensor:

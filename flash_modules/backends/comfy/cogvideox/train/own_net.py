@@ -9,11 +9,14 @@ from torch import Tensor
 
 from .....files.tensor_file import fingerprint
 from .....flexiact.training.token_training import KNOWN_BY
-from ...learning.own_weights import MODEL, baked, other_changes
+from ...learning.own_weights import MODEL, baked, key_patches, other_changes
 from ..corrections import CORRECTED, corrections
 from ..kinds import check_model
 from ..names import core_name
 from ..transfer import PERFORMANCES, REF_ADAPTER
+
+_WEIGHTS = (".weight", ".bias", ".pos_embedding")
+"""End the names of weights; what else a state has tells how they are quantised."""
 
 
 def check_learnable(model: ModelPatcher) -> None:
@@ -40,21 +43,21 @@ def own_net(model: ModelPatcher) -> CogVideoXTransformer3DModel:
 
     Weights without a LoRA lie where the MODEL's do, and nothing here writes to them: copies take 10 GiB.
     """
-    weights = {
-        name.removeprefix(MODEL): _weight(name, *p) for name, p in model.get_key_patches(MODEL).items()
-    }
     with torch.device("meta"):
         config = model.model.model_config.unet_config
         net = CogVideoXTransformer3DModel(**config, operations=comfy.ops.manual_cast)
     net.eval().requires_grad_(False)
-    net.load_state_dict({name: _usable(weight) for name, weight in weights.items()}, assign=True)
+    names = [name for name in model.model.state_dict() if name.startswith(MODEL) and name.endswith(_WEIGHTS)]
+    patches = key_patches(model, names)
+    weights = {name.removeprefix(MODEL): _usable(_weight(name, *each)) for name, each in patches.items()}
+    net.load_state_dict(weights, assign=True)
     for path, value in corrections(net).items():
         comfy.utils.set_attr(net, path, value)
     return net
 
 
 def _weight(name: str, plain: tuple, *patches: tuple) -> Tensor:
-    """The weight itself, or a copy with its patches, in its own dtype."""
+    """The weight itself, or a copy with its patches, in its own dtype; a quantised one is spelled out."""
     weight, convert = plain
     return baked(name, plain, *patches).to(weight.dtype) if patches else convert(weight, inplace=False)
 
@@ -70,9 +73,5 @@ def _usable(weight: Tensor) -> Tensor:
 @torch.no_grad()
 def base_fingerprint(model: ModelPatcher) -> str:
     """What a run knows the MODEL by, with LoRAs: equal to that of the other host."""
-    patches = model.get_key_patches(MODEL)
-    return fingerprint({name: _weight(key, *patches[key]) for name in KNOWN_BY for key in [_key(name)]})
-
-
-def _key(name: str) -> str:
-    return MODEL + core_name(name)
+    names = {MODEL + core_name(name): name for name in KNOWN_BY}
+    return fingerprint({names[key]: _weight(key, *each) for key, each in key_patches(model, names).items()})

@@ -319,6 +319,22 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(
     assert not list((folders / "flash_runs").iterdir())
 
 
+def test_it_has_comfyui_to_itself(lesson, room, learn, monkeypatch, unharmed) -> None:
+    import comfy.model_management as manager
+
+    seen = []
+    plain = room.NodeDisplay.step
+
+    def look(self, progress):
+        plain(self, progress)
+        seen.append((manager.in_training, len(manager.current_loaded_models)))
+
+    monkeypatch.setattr(room.NodeDisplay, "step", look)
+    manager.load_models_gpu([lesson.model, lesson.clip.patcher])
+    learn(lesson)
+    assert seen == [(True, 0)] * 3
+
+
 def test_full_memory_is_one_sentence_and_the_step_is_kept(
     lesson, folders, room, learn, monkeypatch, unharmed
 ):

@@ -319,6 +319,15 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(
     assert not list((folders / "flash_runs").iterdir())
 
 
+def test_full_memory_while_encoding_is_one_sentence(lesson, room, learn, monkeypatch, unharmed) -> None:
+    def full(self) -> None:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(room.NodeDisplay, "entry", full)
+    with pytest.raises(ValueError, match="Encoding the clip takes more memory than is free, once: close"):
+        learn(lesson)
+
+
 def test_it_has_comfyui_to_itself(lesson, room, learn, monkeypatch, unharmed) -> None:
     import comfy.model_management as manager
 

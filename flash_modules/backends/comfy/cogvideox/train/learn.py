@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import comfy.model_management
 import torch
@@ -56,9 +57,7 @@ def _train(plan: OneClipPlan) -> int:
         loop.steps, len(plan.source.caption_of), partial(used_memory, device), " · ".join(says)
     )
     scale = wishes.model.get_model_object("latent_format").scale_factor
-    with vae_in_use(wishes.vae):
-        lesson = kept_lesson(run.path / LESSON, partial(_make_lesson, plan, scale, display))
-        picture = None if wishes.image is None else picture_latent(plan, wishes.image, scale)
+    lesson, picture = _prepared(plan, run.path / LESSON, scale, display)
     host.to(device)
     training = TokenTraining(host, lesson, plan.config)
     samples = None if picture is None else Samples(plan, training, host, picture, scale)
@@ -68,6 +67,22 @@ def _train(plan: OneClipPlan) -> int:
         _Sitting(plan, display, samples).step,
         partial(out_of_memory, host),
     )
+
+
+def _prepared(
+    plan: OneClipPlan, path: Path, scale: float, display: NodeDisplay
+) -> tuple[Lesson, Tensor | None]:
+    """What is learned from, kept in the run's folder, and the latent of the picture, if there is one."""
+    image = plan.lesson.image
+    try:
+        with vae_in_use(plan.lesson.vae):
+            lesson = kept_lesson(path, partial(_make_lesson, plan, scale, display))
+            return lesson, None if image is None else picture_latent(plan, image, scale)
+    except comfy.model_management.OOM_EXCEPTION as error:
+        raise ValueError(
+            "Encoding the clip takes more memory than is free, once: close what else uses it, or take "
+            "another device."
+        ) from error
 
 
 def _make_lesson(plan: OneClipPlan, scale: float, display: NodeDisplay) -> Lesson:

@@ -14,7 +14,6 @@ from pathlib import Path
 from statistics import fmean
 
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from flash_modules.backends.diffusers.sd15 import decode_frames
@@ -99,11 +98,13 @@ def _videos(lesson: Lesson, folder: Path, args: argparse.Namespace) -> list[Judg
     action = lesson.actions[0]
     training = prepare(lesson, folder, device=args.device)
     evaluation = Evaluation(action, load_reader(), num_pictures=args.pictures)
+    taught = lesson.clips[action]
+    held = [_held(standard, taught) for standard in evaluation.standards]
     judged: list[Judged] = []
 
     def judge(step: int) -> None:
         if step % args.every == 0:
-            judged.extend(_judged(training, evaluation, lesson.clips[action]))
+            judged.extend(_judged(training, evaluation, held, taught))
 
     judge(0)
     learn(training, folder, judge)
@@ -112,22 +113,28 @@ def _videos(lesson: Lesson, folder: Path, args: argparse.Namespace) -> list[Judg
 
 @torch.inference_mode()
 def _judged(
-    training: ActionTraining[DiffusersHost], evaluation: Evaluation, taught: Sequence[Clip]
+    training: ActionTraining[DiffusersHost],
+    evaluation: Evaluation,
+    held: Sequence[measures.Standard],
+    taught: Sequence[Clip],
 ) -> Iterator[Judged]:
     looks_LE = mean_looks(evaluation.reader, taught)
-    training_LKQ = [look_KQ for clip in taught for look_KQ in looks(clip_video(clip)[:1])]
     for i, standard in enumerate(tqdm(evaluation.standards, desc="Judging", unit="video", leave=False)):
         caption = standard.truths[0].caption
         latents_FCHW = training.animate_latents(standard.reference_1HWC, caption, i, SAMPLER)
         video_FHWC = torch.stack([*decode_frames(training.host.base.vae, latents_FCHW)]).cpu()
         theirs = score(video_FHWC, standard, looks_LE, reader=evaluation.reader)
-        yield Judged(_our_scores(video_FHWC, standard, training_LKQ), theirs)
+        ours = measures.score(video_FHWC, measures.features(video_FHWC, _NONE), held[i], _NONE)
+        yield Judged(ours, theirs)
 
 
-def _our_scores(video_FHWC: Tensor, standard: Standard, training_LKQ: Sequence[Tensor]) -> dict[str, float]:
-    truths = [measures.features(clip_video(truth), _NONE) for truth in standard.truths]
-    held = measures.Standard(picture_1HWC=standard.reference_1HWC, others=truths, training_LKQ=training_LKQ)
-    return measures.score(video_FHWC, measures.features(video_FHWC, _NONE), held, _NONE)
+def _held(standard: Standard, taught: Sequence[Clip]) -> measures.Standard:
+    """What our scores hold a video against, where the judge has this."""
+    return measures.Standard(
+        picture_1HWC=standard.reference_1HWC,
+        others=[measures.features(clip_video(truth), _NONE) for truth in standard.truths],
+        training_LKQ=[look_KQ for clip in taught for look_KQ in looks(clip_video(clip)[:1])],
+    )
 
 
 def agreement_table(judged: Sequence[Judged]) -> Iterator[str]:

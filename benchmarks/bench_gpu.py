@@ -14,9 +14,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
+from .carried import unpack
 from .gpu_page import page
 from .gpu_run import PARTS, Part, Record, read_records
 
@@ -36,17 +37,37 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--parts", nargs="+", choices=[part.name for part in PARTS], help="these alone")
     parser.add_argument("--dry", action="store_true", help="try everything with small shapes")
     parser.add_argument("--peer", type=Path, help="a checkout of AnimateDiff-Evolved, for a row in ComfyUI")
+    parser.add_argument("--wheels", type=Path, help="what is missing here, from `benchmarks.carried`")
+    parser.add_argument("--plan", action="store_true", help="tell what would run, and for how long at most")
     options = parser.parse_args(arguments)
     end += 60 * options.minutes
     options.out.mkdir(parents=True, exist_ok=True)
     results = Results(options.out, f"{parser.prog} --minutes {options.minutes:g}{' --dry' * options.dry}")
     chosen = [part for part in PARTS if not options.parts or part.name in options.parts]
 
+    if options.plan:
+        print("\n".join(plan(chosen, results)))
+        return
+    if options.wheels:
+        use_wheels(options.wheels.resolve(), options.out.resolve() / "packages")
     more = ["--dry"] * options.dry + (["--peer", str(options.peer.resolve())] if options.peer else [])
     run_parts(chosen, results, lambda part: [*process(part, results.path), *more], end)
     if options.page:
         shutil.copy(results.write_page(), options.page)
     print(results.write_page().read_text())
+
+
+def plan(parts: Iterable[Part], results: "Results") -> Iterator[str]:
+    """The parts in their order, each with its limit, or what was measured before."""
+    for part in parts:
+        yield f"{part.name}: {'measured before' if results.is_done(part) else f'at most {part.limit:.0f} s'}"
+
+
+def use_wheels(folder: Path, target: Path) -> None:
+    """Unpack what is missing here, for the processes of all parts."""
+    unpack(folder, target)
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(target), *([before] if before else [])])
 
 
 def process(part: Part, path: Path) -> list[str]:

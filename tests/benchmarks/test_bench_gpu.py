@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import gpu_parts
-from benchmarks.bench_gpu import Results, process, run_part, run_parts
+from benchmarks.bench_gpu import Results, main, process, run_part, run_parts
 from benchmarks.gpu_page import page
 from benchmarks.gpu_run import PARTS, Part, read_records
 
@@ -79,6 +79,15 @@ def test_nothing_begins_without_time_left(tmp_path: Path) -> None:
     results = Results(tmp_path, "a command")
     run_parts([Part("good", 9)], results, lambda part: [], time.monotonic() + 1)
     assert results.records() == []
+
+
+def test_the_plan_tells_limits_and_runs_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Results(tmp_path, "a command").add(PARTS[0], ended="done")
+    main(["--plan", "--out", str(tmp_path)])
+    told = capsys.readouterr().out.splitlines()
+    assert told[:2] == ["correctness: measured before", "generation: at most 90 s"]
+    assert len(told) == len(PARTS)
+    assert len(read_records(tmp_path / "results.jsonl")) == 1
 
 
 def test_half_a_line_is_no_record(tmp_path: Path) -> None:

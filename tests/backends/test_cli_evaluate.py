@@ -124,7 +124,7 @@ def test_the_page_stands_alone_and_names_are_text(report: Path) -> None:
     assert "<script>alert" not in text
     assert 'src="http' not in text
     assert text.count("data:image/webp;base64,") == 3 * 4  # picture, truth, two methods
-    assert "Fréchet distance (VideoMAE 176x2, patch 56, 7 classes)" in text  # not CD-FVD
+    assert "Fréchet distance (VideoMAE 264x2, patch 56, 7 classes)" in text  # not CD-FVD
     assert "come from CLIP 32x2, patch 56, and not from the paper" in text
     assert "I3D on colours is missing, and Cosine RGB left out: put rgb_imagenet.pt into" in text
 

@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as nnf
+from einops import reduce
 from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import CLIPModel, VideoMAEConfig, VideoMAEForVideoClassification
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+from flash_pack.flash_modules.evaluation.judges import videomae
 from flash_pack.flash_modules.evaluation.judges.clip import (
     ClipJudge,
     image_alignment,
@@ -169,15 +171,37 @@ def test_videomae_equals_its_paper_by_hand(mae: tuple[Path, dict[str, Tensor]]) 
     judge = VideoMaeJudge(path, CPU)
     video_FHWC = nnf.interpolate(scene().permute(0, 3, 1, 2), size=(224, 224)).permute(0, 2, 3, 1)
     sixteen_FHWC = torch.cat([video_FHWC, video_FHWC.flip(0)])
-    wanted_C = mae_by_hand(weights, sixteen_FHWC, depth=2, heads=2)
+    wanted_C = mae_by_hand(weights, sixteen_FHWC, depth=2, heads=3)
     torch.testing.assert_close(judge.features(sixteen_FHWC), wanted_C, atol=1e-4, rtol=1e-4)
-    assert judge.name == "VideoMAE 176x2, patch 56, 7 classes"
+    assert judge.name == "VideoMAE 264x2, patch 56, 7 classes"
     assert not judge.is_cd_fvd
 
 
 def test_videomae_sees_videos_of_other_sizes_and_lengths(mae: tuple[Path, dict[str, Tensor]]) -> None:
     judge = VideoMaeJudge(mae[0], CPU)
-    assert judge.features(scene()).shape == judge.features(scene()[:3, :, :40]).shape == (176,)
+    assert judge.features(scene()).shape == judge.features(scene()[:3, :, :40]).shape == (264,)
+
+
+def test_videomae_sees_sixteen_frames_from_the_first_to_the_last(mae: tuple[Path, dict[str, Tensor]]) -> None:
+    judge = VideoMaeJudge(mae[0], CPU)
+    video_FHWC = torch.rand(46, 32, 32, 3, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(judge.features(video_FHWC), judge.features(video_FHWC[::3]))
+
+
+def test_videomae_shrinks_without_antialiasing(mae: tuple[Path, dict[str, Tensor]]) -> None:
+    """At half the size each new pixel lies in the middle of four."""
+    judge = VideoMaeJudge(mae[0], CPU)
+    video_FHWC = torch.rand(16, 448, 448, 3, generator=torch.Generator().manual_seed(0))
+    half_FHWC = reduce(video_FHWC, "f (h y) (w x) c -> f h w c", "mean", y=2, x=2)
+    torch.testing.assert_close(judge.features(video_FHWC), judge.features(half_FHWC), atol=1e-4, rtol=1e-4)
+
+
+def test_cd_fvd_is_vit_giant_of_something_something(
+    mae: tuple[Path, dict[str, Tensor]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert videomae._GIANT == (1408, 40, 14, 174)  # width, layers, patch, classes
+    monkeypatch.setattr(videomae, "_GIANT", (264, 2, 56, 7))
+    assert VideoMaeJudge(mae[0], CPU).is_cd_fvd
 
 
 def test_the_names_of_vit_giant_are_those_of_the_library() -> None:
@@ -200,6 +224,9 @@ def test_files_that_are_no_videomae_are_refused(mae: tuple[Path, dict[str, Tenso
     path = tmp_path / "other.pth"
     torch.save({"patch_embed.proj.weight": torch.ones(3)}, path)
     with pytest.raises(ValueError, match=r"other.pth holds no VideoMAE that tells actions"):
+        VideoMaeJudge(path, CPU)
+    torch.save({name: value for name, value in mae[1].items() if "head" not in name}, path)
+    with pytest.raises(ValueError, match=r"holds no VideoMAE that tells actions \(it has no patches"):
         VideoMaeJudge(path, CPU)
     torch.save({name: value for name, value in mae[1].items() if "blocks.1.mlp" not in name}, path)
     with pytest.raises(ValueError, match="is no file of this judge: 4 of its"):

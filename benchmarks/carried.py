@@ -12,7 +12,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
-NEEDED = ("diffusers", "transformers", "kornia", "einops", "safetensors", "numpy", "pillow", "tqdm")
+NEEDED = (
+    "diffusers",
+    "transformers",
+    "kornia",
+    "einops",
+    "safetensors",
+    "numpy",
+    "pillow",
+    "protobuf",
+    "tqdm",
+)
 """What the parts import, beside torch."""
 TORCH = "torch"
 """The machine has its own: neither it nor what it needs is carried."""
@@ -68,10 +78,16 @@ def wheels(folder: Path) -> list[Path]:
 
 
 def unpack(folder: Path, target: Path) -> None:
-    """Install those wheels into `target` whose package is missing here. Raises RuntimeError if pip fails."""
+    """Install those wheels into `target` whose package is missing here. Raises RuntimeError if pip fails.
+
+    Where PyAV is missing, of 34 MB, an empty module takes its place: no part reads or writes a video.
+    """
     missing = [str(path) for path in wheels(folder) if not is_here(path.name.split("-")[0])]
     if missing:
         pip("install", "--no-index", "--no-deps", "--target", str(target), *missing)
+    if not is_here("av") and not (target / "av").exists():
+        target.mkdir(parents=True, exist_ok=True)
+        (target / "av.py").touch()
 
 
 def pip(*arguments: str) -> None:

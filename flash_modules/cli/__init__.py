@@ -16,6 +16,7 @@ from .stopped import place, stamp, what_is_left
 from .study import add_study
 from .train import add_train
 from .train_decoder import add_train_decoder
+from .train_ref_adapter import add_train_ref_adapter
 from .train_transfer import add_train_transfer
 from .transfer import add_transfer_command
 
@@ -62,6 +63,9 @@ def _parser() -> argparse.ArgumentParser:
         commands.add_parser("transfer", help="let your picture perform the action of one clip")
     )
     add_train_transfer(commands.add_parser("train-transfer", help="learn an action from one clip"))
+    add_train_ref_adapter(
+        commands.add_parser("train-ref-adapter", help="learn from clips what keeps a picture's look")
+    )
     add_convert(commands.add_parser("convert", help="write released files of FlexiAct as safetensors"))
     add_preview(commands.add_parser("preview", help="look at the clips of an action before training"))
     add_train(commands.add_parser("train", help="learn an action from clips"))

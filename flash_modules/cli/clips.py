@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -46,6 +47,12 @@ def add_preview(parser: argparse.ArgumentParser) -> None:
 def add_clip_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments that say which clips there are and how frames are taken from them."""
     clips = parser.add_argument_group("clips")
+    add_folder_arguments(clips)
+    _add_sampling(clips)
+
+
+def add_folder_arguments(clips: Any) -> None:
+    """Arguments that say which clips there are."""
     clips.add_argument(
         "--clips",
         type=Path,
@@ -62,6 +69,9 @@ def add_clip_arguments(parser: argparse.ArgumentParser) -> None:
         help="what is seen, where a clip has no .txt beside it; once for all folders, or once for each "
         "(default: the folder's name)",
     )
+
+
+def _add_sampling(clips: Any) -> None:
     clips.add_argument(
         "--frames", type=int, default=SamplingConfig.num_frames, help="taken of a clip (default %(default)s)"
     )

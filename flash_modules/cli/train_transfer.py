@@ -1,21 +1,22 @@
 """`python -m flash_modules train-transfer`: learn an action from one clip."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import torch
 from tqdm import tqdm
 
-from ..backends.diffusers.cogvideox import BaseFiles, check_prompts, find_base, load_transformer, load_vae
-from ..backends.diffusers.cogvideox.train import (
-    LearningTokens,
-    encoding_bytes,
+from ..backends.diffusers.cogvideox import (
+    BaseFiles,
+    add_transfer,
+    check_prompts,
+    find_base,
+    load_transformer,
 )
-from ..flash.training.needs import gib
+from ..backends.diffusers.cogvideox.train import LearningTokens
 from ..flexiact.action_file import write_transfer_action
-from ..flexiact.training.needs import Needs, nearest_that_fits, step_needs
-from ..flexiact.training.saving import CHECKPOINTING, Saving
+from ..flexiact.performance import Performance
+from ..flexiact.training.needs import step_needs
 from ..flexiact.training.source import Source
 from ..flexiact.training.token_training import (
     TokenTraining,
@@ -25,7 +26,7 @@ from ..flexiact.training.token_training import (
 )
 from ..training.run_folder import SETTINGS, check_run_name
 from .clips import check_seed
-from .device import find_device, free_memory
+from .device import find_device
 from .processes import AcceleratedProcesses
 from .progress import Bars, Board
 from .run import Say, add_run_arguments, find_dtype, loop_config, open_run, silent, train_and_write
@@ -38,10 +39,16 @@ from .transfer_lesson import (
     lesson_of,
     write_sheet,
 )
+from .transfer_memory import (
+    FULL,
+    LEAST,
+    add_saving_arguments,
+    check_encoding,
+    check_memory,
+    chosen_saving,
+    described,
+)
 from .transfer_samples import Sample, TransferSamples
-
-_LEAST = "give --checkpointing cpu --offload blocks"
-_FULL = f"Memory ran out: {_LEAST}, or close what else uses it. The last checkpoint is kept."
 
 
 def add_train_transfer(parser: argparse.ArgumentParser) -> None:
@@ -52,7 +59,7 @@ def add_train_transfer(parser: argparse.ArgumentParser) -> None:
         "and the same command goes on. On several GPUs: accelerate launch --multi_gpu -m flash_modules "
         "train-transfer ..."
     )
-    parser.set_defaults(run=train_transfer, when_full=_LEAST)
+    parser.set_defaults(run=train_transfer, when_full=LEAST)
     clip = parser.add_argument_group("clip")
     clip.add_argument(
         "--base", type=Path, required=True, help="CogVideoX-5b-I2V: a folder in diffusers' layout"
@@ -61,18 +68,7 @@ def add_train_transfer(parser: argparse.ArgumentParser) -> None:
     run = parser.add_argument_group("run")
     add_run_arguments(run, loop)
     run.add_argument("--tokens", type=int, default=226, help="of each layer (default %(default)s)")
-    run.add_argument(
-        "--checkpointing",
-        choices=CHECKPOINTING,
-        default="blocks",
-        help="blocks (default): they run twice to save memory; cpu: and what is kept of them waits there",
-    )
-    run.add_argument(
-        "--offload",
-        choices=("none", "blocks"),
-        default="none",
-        help="blocks: their weights wait in the computer's memory, and each comes to the GPU while it runs",
-    )
+    add_saving_arguments(run)
     run.add_argument("--dry-run", action="store_true", help="say what it needs, and train nothing")
     samples = parser.add_argument_group("samples on the way")
     add_sample_arguments(samples)
@@ -82,7 +78,7 @@ def train_transfer(args: argparse.Namespace) -> None:
     """Train as the arguments say; all of them are checked before a model is read."""
     _check_arguments(args)
     config = TokenTrainingConfig(loop=loop_config(args, token_loop()), seed=args.seed)
-    saving = Saving(checkpointing=args.checkpointing, offload=args.offload == "blocks")
+    saving = chosen_saving(args)
     files = find_base(args.base)
     source = find_source(args, files)
     samples = find_samples(args, files, source.captions[0])
@@ -98,10 +94,10 @@ def train_transfer(args: argparse.Namespace) -> None:
     host = LearningTokens(load_transformer(files, find_dtype(args.dtype, device)), args.tokens, saving)
     needs = step_needs(host, saving)
     if args.dry_run:
-        say(_described(needs, config))
+        say(described(needs, steps=config.loop.steps))
     if not (args.runs / args.out / SETTINGS).is_file():  # a run that goes on has shown that it fits
-        _check_memory(host, needs, device)
-        _check_encoding(files, host.transformer.dtype, device)
+        check_memory(host, needs, device)
+        check_encoding(files, host.transformer.dtype, device)
     if not args.dry_run:
         _train(args, config, files, source, host, samples, processes, say)
 
@@ -131,6 +127,11 @@ def _train(
         lesson = lesson_of(run, processes, files, source, host.transformer.dtype)
         training = TokenTraining(host, lesson, config)
         host.to(device)
+
+        def perform(sample: Sample, step: int) -> Callable[[], None]:
+            performance = Performance(action=training.learned("sample", step))
+            return add_transfer(host.transformer, [performance], sample.adapter)
+
         train_and_write(
             run,
             steps,
@@ -138,10 +139,17 @@ def _train(
             say,
             bars=Bars(device, steps=steps, silent=not processes.is_first),
             board=Board(run.path),
-            samples=TransferSamples(training, host, files, run.path, samples),
+            samples=TransferSamples(
+                host,
+                files,
+                run.path,
+                samples,
+                {lesson.caption: lesson.text_of(0), "": lesson.empty_embeds},
+                perform,
+            ),
             train=training.run,
             write=lambda path, step: write_transfer_action(path, training.learned(path.stem, step)),
-            memory_is_full=lambda: ValueError(_FULL),
+            memory_is_full=lambda: ValueError(FULL),
         )
 
 
@@ -153,38 +161,3 @@ def _check_arguments(args: argparse.Namespace) -> None:
             flag = name.replace("_", "-")
             raise ValueError(f"--{flag} must be 1 or more, but it is {getattr(args, name)}.")
     check_lesson_arguments(args)
-
-
-def _check_memory(host: LearningTokens, needs: Needs, device: torch.device) -> None:
-    """Raise ValueError, with the setting that fits, if a step takes more than is free."""
-    free = free_memory(device)
-    if needs.device_bytes <= free:
-        return
-    saving, least = nearest_that_fits(host, host.saving, free)
-    flags = f"--checkpointing {saving.checkpointing}{' --offload blocks' if saving.offload else ''}"
-    fits = f"`{flags}`, which needs about {gib(least.device_bytes)}"
-    remedy = (
-        f"give {fits}" if least.device_bytes <= free else f"even {fits}, does not fit: take another device"
-    )
-    raise ValueError(
-        f"Learning needs about {gib(needs.device_bytes)}, and {gib(free)} are free on {device}: {remedy}."
-    )
-
-
-def _check_encoding(files: BaseFiles, dtype: torch.dtype, device: torch.device) -> None:
-    """Raise ValueError if the clip cannot be encoded in what is free."""
-    shape, free = files.shape, free_memory(device)
-    needed = encoding_bytes(load_vae(files, dtype), (shape.frames, shape.height, shape.width))
-    if needed > free:
-        raise ValueError(
-            f"Encoding the clip needs about {gib(needed)}, once, and {gib(free)} are free on {device}: close "
-            "what else uses it, or take another device."
-        )
-
-
-def _described(needs: Needs, config: TokenTrainingConfig) -> str:
-    waits = f", and {gib(needs.waiting_bytes)} of the computer's" if needs.waiting_bytes else ""
-    return (
-        f"A step takes {needs.flops / 1e12:.3g} TFLOP and {gib(needs.device_bytes)} of memory{waits}; "
-        f"{config.loop.steps} steps take {needs.flops * config.loop.steps / 1e18:.3g} EFLOP."
-    )

@@ -3,7 +3,7 @@
 import argparse
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -208,11 +208,17 @@ def encode_prompts(
     files: BaseFiles, prompts: list[str], device: torch.device, dtype: torch.dtype
 ) -> list[Tensor]:
     """Text embeddings (1, M, C); the text encoder, which is as large as the transformer, goes again."""
+    encode = prompt_encoder(files, device, dtype)
+    return [encode(prompt).to(device) for prompt in prompts]
+
+
+def prompt_encoder(files: BaseFiles, device: torch.device, dtype: torch.dtype) -> Callable[[str], Tensor]:
+    """A text encoder, on the device if it fits there: what it gives are text embeddings (1, M, C)."""
     encoder = load_text_encoder(files, dtype)
     tokenizer = read_tokenizer(files.tokenizer, encoder.config.vocab_size)
     if bytes_of(encoder) < free_memory(device):
         encoder.to(device)
-    return [encode_prompt(encoder, tokenizer, prompt, files.max_text).to(device) for prompt in prompts]
+    return lambda prompt: encode_prompt(encoder, tokenizer, prompt, files.max_text)
 
 
 def must_offload(choice: str, needed: int, device: torch.device) -> bool:

@@ -1,7 +1,7 @@
-"""What is seen of an action while it is learned: the user's own picture performs it."""
+"""What is seen of an action or a RefAdapter while it is learned, on the user's own picture."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -9,20 +9,17 @@ from torch import Tensor
 
 from ..backends.diffusers.cogvideox import (
     BaseFiles,
-    add_transfer,
     decode_video,
     encode_picture,
     guided_velocity,
     keep_blocks_on_cpu,
     load_vae,
 )
-from ..backends.diffusers.cogvideox.train import LearningTokens
+from ..backends.diffusers.cogvideox.train import LearningHost
 from ..files.provenance import Origin
 from ..files.video_files import write_video
-from ..flexiact.performance import Performance
 from ..flexiact.ref_adapter_file import RefAdapter
 from ..flexiact.sampling import TransferConfig, draw_start, draw_step_noise, sample_latents
-from ..flexiact.training.token_training import TokenTraining
 from ..training.run_folder import Progress
 from .transfer import encode_prompts
 
@@ -45,17 +42,14 @@ class Sample:
 class TransferSamples:
     """Videos on the way, into the run's folder."""
 
-    training: TokenTraining
-    host: LearningTokens
+    host: LearningHost
     files: BaseFiles
     folder: Path
     samples: Sequence[Sample]
-    _encoded: dict[str, Tensor] = field(init=False)
-    """Prompts, as the transformer reads them."""
-
-    def __post_init__(self) -> None:
-        lesson = self.training.lesson
-        self._encoded = {lesson.caption: lesson.text_of(0)}
+    text_embeds: dict[str, Tensor]
+    """Prompts that are encoded, the empty one among them; others are encoded when they are needed."""
+    perform: Callable[[Sample, int], Callable[[], None]]
+    """``perform(sample, step) -> remove`` puts what is learned in so many steps into the transformer."""
 
     def step(self, progress: Progress) -> None:
         for sample in self.samples:
@@ -68,10 +62,9 @@ class TransferSamples:
         device, transformer, shape = self.host.device, self.host.transformer, self.files.shape.latents
         vae = load_vae(self.files, transformer.dtype).to(device)
         picture_1CHW = encode_picture(vae, sample.image_1HWC).float()
-        action = self.training.learned("sample", step)
-        prompt, negative = self._text_embeds(sample.prompt)
+        prompt, negative = (self._encoded(text) for text in (sample.prompt, ""))
         self.host.remove()
-        remove = add_transfer(transformer, [Performance(action=action)], sample.adapter)
+        remove = self.perform(sample, step)
         if self.host.saving.offload:
             come_back = keep_blocks_on_cpu(transformer, device)
         try:
@@ -95,11 +88,9 @@ class TransferSamples:
             self.host.to(device)
         write_video(path, decode_video(vae, latents_FCHW), 8, Origin())
 
-    def _text_embeds(self, prompt: str) -> list[Tensor]:
-        """Of the prompt and of the empty one; another prompt than the clip's takes the text encoder, once."""
-        lesson, device = self.training.lesson, self.host.device
-        if prompt not in self._encoded:
-            dtype = self.host.transformer.dtype
-            (text_embeds,) = encode_prompts(self.files, [prompt], device, dtype)
-            self._encoded[prompt] = text_embeds.cpu()
-        return [self._encoded[prompt].to(device), lesson.empty_embeds.to(device)]
+    def _encoded(self, prompt: str) -> Tensor:
+        device = self.host.device
+        if prompt not in self.text_embeds:
+            (text_embeds,) = encode_prompts(self.files, [prompt], device, self.host.transformer.dtype)
+            self.text_embeds[prompt] = text_embeds.cpu()
+        return self.text_embeds[prompt].to(device)

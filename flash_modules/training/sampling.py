@@ -66,14 +66,27 @@ def take_frames(clip: Clip, config: SamplingConfig, generator: torch.Generator) 
     times = clip.footage.times
     gaps = config.num_frames - 1
     if config.stride is not None:
-        stored_frames = config.stride * clip.fps / min(max(clip.fps, 24.0), 30.0)
-        interval = max(1, round(stored_frames)) / clip.fps
+        interval = stride_seconds(clip, config.stride)
         starts = bisect_right(times, times[-1] - gaps * interval + _ROUNDING)
         if starts:
             start = times[int(torch.randint(starts, (), generator=generator))]
             return Taken(_shown(times, start, interval, config.num_frames), 1 / interval)
     interval = (times[-1] - times[0]) / gaps
     return Taken(_shown(times, times[0], interval, config.num_frames), 1 / interval)
+
+
+def stride_seconds(clip: Clip, stride: int) -> float:
+    """How far apart two frames are that are taken from the clip, in seconds."""
+    stored_frames = stride * clip.fps / min(max(clip.fps, 24.0), 30.0)
+    return max(1, round(stored_frames)) / clip.fps
+
+
+def is_long_enough(clip: Clip, config: SamplingConfig) -> bool:
+    """Whether so many frames can be taken with the stride, so that the clip is not spread instead."""
+    times, gaps = clip.footage.times, config.num_frames - 1
+    if config.stride is None:
+        return True
+    return times[-1] - times[0] + _ROUNDING >= gaps * stride_seconds(clip, config.stride)
 
 
 _ROUNDING = 2e-3

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from flash_pack.flash_modules.cli import train_transfer as command
 from flash_pack.flash_modules.cli import transfer_lesson, transfer_samples
+from flash_pack.flash_modules.cli import transfer_memory as memory
 from flash_pack.flash_modules.flexiact.action_file import read_transfer_action
 from flash_pack.flash_modules.flexiact.ref_adapter_file import write_ref_adapter
 from flash_pack.flash_modules.flexiact.training.lesson import read_lesson
@@ -295,14 +296,14 @@ def test_mistakes_are_sentences(
 def test_too_little_memory_is_told_before_anything_is_learned(
     train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(command, "free_memory", lambda device: 1000)
+    monkeypatch.setattr(memory, "free_memory", lambda device: 1000)
     assert train() == 2
     said = sentence_of(capsys.readouterr().err)
     least = "--checkpointing cpu --offload blocks"
     assert f"0.0 GiB are free on cpu: even `{least}`, which needs about 0.0 GiB, does not fit" in said
-    monkeypatch.setattr(command, "free_memory", lambda device: 2**20 - 1)
+    monkeypatch.setattr(memory, "free_memory", lambda device: 2**20 - 1)
     few = Needs(flops=1, device_bytes=2**19, waiting_bytes=0)
-    monkeypatch.setattr(command, "nearest_that_fits", lambda *_: (Saving(offload=True), few))
+    monkeypatch.setattr(memory, "nearest_that_fits", lambda *_: (Saving(offload=True), few))
     assert train() == 2
     assert "give `--checkpointing blocks --offload blocks`, which" in sentence_of(capsys.readouterr().err)
     assert not (tmp_path / "turn").exists()
@@ -312,8 +313,8 @@ def test_too_little_memory_to_encode_the_clip_is_told_before_anything_is_learned
     train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A step may take less, with what saves memory."""
-    monkeypatch.setattr(command, "free_memory", lambda device: 2**20)
+    monkeypatch.setattr(memory, "free_memory", lambda device: 2**20)
     assert train() == 2
     said = sentence_of(capsys.readouterr().err)
-    assert "Encoding the clip needs about 0.0 GiB, once, and 0.0 GiB are free on cpu: close what else" in said
+    assert "Encoding a clip needs about 0.0 GiB, once, and 0.0 GiB are free on cpu: close what else" in said
     assert not (tmp_path / "turn").exists()

@@ -20,7 +20,7 @@ from flash_pack.tests.backends.command_line import cheap_counting
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCH = (
     "accelerate.commands.launch --multi_gpu --num_processes 2 --num_machines 1 --main_process_port 0 "
-    "--mixed_precision no --dynamo_backend no -m flash_modules train"
+    "--mixed_precision no --dynamo_backend no -m flash_modules"
 )
 """--multi_gpu also starts processes for the CPU; with --cpu accelerate leaves all but one to MPI."""
 BEGUN = 2
@@ -37,10 +37,10 @@ def write_clip(path: Path, angle: int) -> None:
 class Launch:
     """A run of two processes, whose output goes to a file."""
 
-    def __init__(self, words: Sequence[str], log: Path) -> None:
+    def __init__(self, words: Sequence[str], log: Path, command: str = "train") -> None:
         self.log = log
         self.process = subprocess.Popen(
-            [sys.executable, "-m", *LAUNCH.split(), *words],
+            [sys.executable, "-m", *LAUNCH.split(), command, *words],
             cwd=ROOT,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
             stdout=log.open("w"),

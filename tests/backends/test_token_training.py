@@ -175,7 +175,7 @@ def test_copies_of_two_blocks_at_most_are_held(saving: Saving, monkeypatch: pyte
 
 def test_blocks_that_wait_stay_where_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     host = LearningTokens(small_transformer(), TOKENS, SAVINGS[3])
-    monkeypatch.setattr(host, "_tokens", {})  # what learns cannot go to a device without numbers
+    monkeypatch.setattr(host, "weights", {})  # what learns cannot go to a device without numbers
     host.to(torch.device("meta"))
     assert host.device.type == "meta"
     for name, weight in host.transformer.named_parameters():

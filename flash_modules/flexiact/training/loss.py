@@ -1,4 +1,4 @@
-"""FlexiAct's loss of action tokens."""
+"""FlexiAct's losses: of action tokens, and of RefAdapter."""
 
 import math
 from dataclasses import dataclass
@@ -44,15 +44,23 @@ def token_loss(
     (MotionDirector's, arXiv:2310.08465): (sqrt(2) x[i+1] - x[i]) of the clean latents that follow from the
     velocity, against the true ones.
     """
-    alpha = float(alphas_cumprod()[timestep])
-    target_FCHW = math.sqrt(alpha) * noise_FCHW - math.sqrt(1 - alpha) * clean_FCHW
-    off_FCHW = velocity_FCHW.float() - target_FCHW
+    off_FCHW = _off(velocity_FCHW, clean_FCHW, noise_FCHW, timestep)
     loss = off_FCHW.square().mean()
     if config.difference:
-        off_clean_FCHW = -math.sqrt(1 - alpha) * off_FCHW
+        off_clean_FCHW = -math.sqrt(1 - float(alphas_cumprod()[timestep])) * off_FCHW
         off_difference_CHW = math.sqrt(2) * off_clean_FCHW[pair + 1] - off_clean_FCHW[pair]
         loss = loss + config.difference * off_difference_CHW.square().mean()
     return loss
+
+
+def velocity_loss(velocity_FCHW: Tensor, clean_FCHW: Tensor, noise_FCHW: Tensor, timestep: int) -> Tensor:
+    """How far the predicted velocity is off: the first term of `token_loss`, and all of RefAdapter's loss."""
+    return _off(velocity_FCHW, clean_FCHW, noise_FCHW, timestep).square().mean()
+
+
+def _off(velocity_FCHW: Tensor, clean_FCHW: Tensor, noise_FCHW: Tensor, timestep: int) -> Tensor:
+    alpha = float(alphas_cumprod()[timestep])
+    return velocity_FCHW.float() - (math.sqrt(alpha) * noise_FCHW - math.sqrt(1 - alpha) * clean_FCHW)
 
 
 def check_frames(latents_FCHW: Tensor) -> None:

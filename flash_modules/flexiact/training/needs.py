@@ -1,4 +1,4 @@
-"""What a step of learning tokens takes, counted on three blocks: in any host."""
+"""What a step of learning takes, counted on three blocks: in any host."""
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -24,7 +24,8 @@ class Counted(Protocol):
     def device(self) -> torch.device: ...
 
     @property
-    def tokens(self) -> Mapping[str, nn.Parameter]: ...
+    def weights(self) -> Mapping[str, nn.Parameter]:
+        """Those that learn."""
 
     @property
     def num_blocks(self) -> int: ...
@@ -53,11 +54,11 @@ class Counted(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Needs:
-    """Of a step; with AdamW's averages of the tokens, and the weights."""
+    """Of a step; with AdamW's averages of what learns, and the weights."""
 
     flops: int
     device_bytes: int
-    """On the device: weights, tokens, and the most that a step holds."""
+    """On the device: weights, what learns, and the most that a step holds."""
     waiting_bytes: int
     """In the computer's memory: inputs and weights of blocks, if they wait there."""
 
@@ -71,7 +72,7 @@ def step_needs(host: Counted, saving: Saving) -> Needs:
     more = blocks - 3
     inputs = more * (three.peak_bytes - two.peak_bytes)
     waits = saving.checkpointing == "cpu"
-    learning = 4 * sum(4 * tokens.numel() for tokens in host.tokens.values())  # with gradient and averages
+    learning = 4 * sum(4 * weight.numel() for weight in host.weights.values())  # with gradient and averages
     away = host.block_bytes if saving.offload else 0
     here = host.num_bytes - away + away * _AT_A_TIME // blocks
     return Needs(
@@ -105,6 +106,6 @@ def _cost(host: Counted, count: int) -> Cost:
             loss = host.predict(latents, latents, timestep_1, text_embeds).square().mean()
             loss.backward()  # type: ignore[no-untyped-call]
     finally:
-        for tokens in host.tokens.values():
-            tokens.grad = None
+        for weight in host.weights.values():
+            weight.grad = None
     return counter.cost

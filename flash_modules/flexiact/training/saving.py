@@ -1,4 +1,4 @@
-"""What saves memory while tokens learn: blocks that run again, inputs and weights that wait elsewhere."""
+"""What saves memory while something learns: blocks that run again, inputs and weights that wait elsewhere."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -44,9 +44,14 @@ class TokenTrainingConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("text_drop", "picture_drop"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ValueError(f"`{name}` is a chance between 0 and 1, but it is {getattr(self, name)}.")
+        check_drops(self.text_drop, self.picture_drop)
+
+
+def check_drops(text_drop: float, picture_drop: float) -> None:
+    """Raise ValueError unless both are chances."""
+    for name, chance in (("text_drop", text_drop), ("picture_drop", picture_drop)):
+        if not 0.0 <= chance <= 1.0:
+            raise ValueError(f"`{name}` is a chance between 0 and 1, but it is {chance}.")
 
 
 class Host(Protocol):

@@ -111,6 +111,11 @@ def views(part: Part) -> Iterator[Tensor]:
         yield fill(_crop(video_FCHW, top, left, config.crop), config.height, config.width)
 
 
+def fitted_frames(clip: Clip, indices: Sequence[int], height: int, width: int) -> Tensor:
+    """Frames (F, 3, H, W) of a clip in [0, 1], which fill the size."""
+    return fill(clip.read(indices, _MOST), height, width)
+
+
 def _places(count: int) -> list[float]:
     """Shares of the free way, from one edge to the other."""
     return [0.5] if count == 1 else [i / (count - 1) for i in range(count)]

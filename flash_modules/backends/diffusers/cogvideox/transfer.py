@@ -1,6 +1,6 @@
 """Actions and a RefAdapter in diffusers' CogVideoX."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import torch
@@ -8,14 +8,14 @@ from diffusers import CogVideoXTransformer3DModel
 from diffusers.models.attention_processor import Attention
 from diffusers.models.embeddings import apply_rotary_emb
 from einops import rearrange
-from torch import Tensor
+from torch import Tensor, nn
 
 from ....flexiact.action_file import check_fits
 from ....flexiact.motion_tokens import Prefix, attend_with_prefix, layer_prefix, sdpa
 from ....flexiact.performance import Performance, joined_tokens, key_biases, performed
-from ....flexiact.ref_adapter_file import STRENGTH, RefAdapter, check_adapter_fits
+from ....flexiact.ref_adapter_file import STRENGTH, Part, RefAdapter, check_adapter_fits
 
-_PROJECTIONS = {"q": "to_q", "k": "to_k", "v": "to_v", "out": "to_out.0"}
+_PROJECTIONS: dict[Part, str] = {"q": "to_q", "k": "to_k", "v": "to_v", "out": "to_out.0"}
 
 
 class PrefixAttention:
@@ -121,6 +121,13 @@ def add_transfer(
     return remove
 
 
+def projections(transformer: CogVideoXTransformer3DModel) -> Iterator[tuple[int, Part, nn.Linear]]:
+    """All that a RefAdapter changes, with its layer, and which of the four it is."""
+    for layer, block in enumerate(transformer.transformer_blocks):
+        for part, name in _PROJECTIONS.items():
+            yield layer, part, block.attn1.get_submodule(name)
+
+
 def _add_actions(
     transformer: CogVideoXTransformer3DModel, performances: Sequence[Performance]
 ) -> Callable[[], None]:
@@ -144,8 +151,8 @@ def _add_adapter(
 ) -> Callable[[], None]:
     """Exchange the tensors of the weights; those they were loaded from stay as they are, in their file."""
     kept = []
-    for (layer, part), low_rank in adapter.parts.items():
-        weight = transformer.transformer_blocks[layer].attn1.get_submodule(_PROJECTIONS[part]).weight
+    for layer, part, projection in projections(transformer):
+        low_rank, weight = adapter.parts[layer, part], projection.weight
         kept.append((weight, weight.data))
         weight.data = (weight.float() + low_rank.delta(strength).to(weight.device)).to(weight.dtype)
 

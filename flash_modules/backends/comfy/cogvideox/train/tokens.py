@@ -80,6 +80,10 @@ class LearningTokens:
         return self._device
 
     @property
+    def weights(self) -> Mapping[str, nn.Parameter]:
+        return self._tokens
+
+    @property
     def tokens(self) -> Mapping[str, nn.Parameter]:
         return self._tokens
 

@@ -16,14 +16,21 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from flash_pack.flash_modules import cli
+from flash_pack.flash_modules.backends.diffusers.cogvideox import find_base, load_vae
+from flash_pack.flash_modules.backends.diffusers.cogvideox.train import encode_moments
 from flash_pack.flash_modules.cli import ref_lessons
 from flash_pack.flash_modules.cli import train_ref_adapter as command
 from flash_pack.flash_modules.cli import transfer_memory as memory
 from flash_pack.flash_modules.flexiact.action_file import write_transfer_action
 from flash_pack.flash_modules.flexiact.ref_adapter_file import read_ref_adapter
 from flash_pack.flash_modules.flexiact.training.needs import Needs
-from flash_pack.flash_modules.flexiact.training.ref_clips import read_encoded_clip
+from flash_pack.flash_modules.flexiact.training.ref_clips import (
+    RefClipConfig,
+    encode_clip,
+    read_encoded_clip,
+)
 from flash_pack.flash_modules.flexiact.training.ref_training import RefTraining
+from flash_pack.flash_modules.training.clips import find_clips
 from flash_pack.flash_modules.training.run_folder import checkpoint_steps
 from flash_pack.tests.backends.command_line import run_command, sentence_of
 from flash_pack.tests.backends.small_cogvideox import LAYERS, PROMPT, WIDTH, save_base, small_action
@@ -122,6 +129,18 @@ def test_a_ref_adapter_is_learned_from_the_clips_that_are_long_enough(usual: Pat
     one = read_encoded_clip(usual / "encoded" / encoded[0])
     assert one.mean_WFCHW.shape == (2, 3, 16, 8, 12)
     assert one.picture_mean_P1CHW.shape == (3, 1, 16, 8, 12)
+
+
+def test_each_clip_has_windows_and_pictures_of_its_own(usual: Path, files: Path) -> None:
+    base = find_base(files / "base")
+    encode = partial(encode_moments, load_vae(base, torch.float32))
+    config = RefClipConfig(frames=9, height=64, width=96, windows=2, pictures=3)
+    clips = [clip for clip in find_clips([files / "clips"]).used if clip.num_frames > 9]
+    for number, clip in enumerate(clips):
+        wanted = vars(encode_clip(clip, config, encode, 0, number))
+        found = vars(read_encoded_clip(usual / "encoded" / f"clip-{number:06d}.safetensors"))
+        assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+    assert number == 2
 
 
 def test_its_card_tells_how_it_was_learned(usual: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.wheels:
         use_wheels(options.wheels.resolve(), options.out.resolve() / "packages")
     more = ["--dry"] * options.dry + (["--peer", str(options.peer.resolve())] if options.peer else [])
-    run_parts(chosen, results, lambda part: [*process(part, results.path), *more], end)
+    run_parts(chosen, results, lambda part, limit: [*process(part, results.path, limit), *more], end)
     if options.page:
         shutil.copy(results.write_page(), options.page)
     print(results.write_page().read_text())
@@ -70,9 +70,10 @@ def use_wheels(folder: Path, target: Path) -> None:
     os.environ["PYTHONPATH"] = os.pathsep.join([str(target), *([before] if before else [])])
 
 
-def process(part: Part, path: Path) -> list[str]:
-    """The command that adds a part's rows to a file."""
-    return [sys.executable, "-m", "benchmarks.gpu_parts", part.name, "--out", str(path.resolve())]
+def process(part: Part, path: Path, seconds: float) -> list[str]:
+    """The command that adds a part's rows to a file, in so many seconds."""
+    command = [sys.executable, "-m", "benchmarks.gpu_parts", part.name, "--out", str(path.resolve())]
+    return [*command, "--seconds", f"{seconds:.0f}"]
 
 
 class Results:
@@ -98,7 +99,7 @@ class Results:
 
 
 def run_parts(
-    parts: Iterable[Part], results: Results, command: Callable[[Part], list[str]], end: float
+    parts: Iterable[Part], results: Results, command: Callable[[Part, float], list[str]], end: float
 ) -> None:
     """Run what is not done yet, each part until its limit or the end (of `time.monotonic`)."""
     for part in parts:
@@ -109,8 +110,8 @@ def run_parts(
         if left < LEAST:
             print(f"{part.name}: no time left", flush=True)
             continue
-        start = time.monotonic()
-        ended, message = run_part(command(part), min(part.limit, left))
+        start, limit = time.monotonic(), min(part.limit, left)
+        ended, message = run_part(command(part, limit), limit)
         seconds = time.monotonic() - start
         results.add(part, ended=ended, took=round(seconds, 1), message=message, command=results.command)
         results.write_page()

@@ -23,6 +23,7 @@ ABOUT = {
     "FlexiAct": "CogVideoX-5b-I2V, random weights: a step with guidance, both prompts one after the other; a "
     "step of learning, with every setting that saves memory.",
     "ComfyUI": "Steps of ComfyUI's own sampler, both prompts in one batch; random weights.",
+    "pretraining": "The small base of actors/, in what is left of the time.",
     "compiled": "The step of generation, compiled by torch.compile.",
 }
 NOTES = (

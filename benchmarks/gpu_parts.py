@@ -23,6 +23,7 @@ from . import (
     bench_details,
     gpu_checks,
     gpu_comfyui,
+    gpu_pretraining,
     gpu_profile,
     measure,
     rows_diffusers,
@@ -45,12 +46,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--dry", action="store_true")
     parser.add_argument("--peer", type=Path)
+    parser.add_argument("--seconds", type=float, default=Run.seconds)
     options = parser.parse_args(arguments)
     logging.set_verbosity_error()  # diffusers warns of casts
     if options.dry:
         torch.set_num_threads(1)  # models this small only wait for a second thread
     before = measured_before(read_records(options.out), options.part)
-    run = Run(folder=options.out.parent, dry=options.dry, peer=options.peer, before=before)
+    run = Run(
+        folder=options.out.parent,
+        dry=options.dry,
+        peer=options.peer,
+        seconds=options.seconds,
+        before=before,
+    )
     with options.out.open("a") as file:
         for record in itertools.chain([{"host": host()}], PARTS[options.part](run)):
             print(json.dumps({"part": options.part, **record}), file=file, flush=True)
@@ -192,6 +200,7 @@ PARTS: Mapping[str, Callable[[Run], Iterator[Record]]] = {
     "details": details,
     "FlexiAct": transfer,
     "compiled": compiled,
+    "pretraining": gpu_pretraining.records,
 }
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ PARTS = (
     Part("details", 60),
     Part("FlexiAct", 150),
     Part("compiled", 240),
+    Part("pretraining", 3600),
 )
 
 Record = dict[str, Any]
@@ -55,6 +56,8 @@ class Run:
     """Small shapes, on the CPU where there is no GPU."""
     peer: Path | None = None
     """A checkout of AnimateDiff-Evolved."""
+    seconds: float = 60.0
+    """That the part has."""
     before: Mapping[Key, Record]
     """The part's rows that were measured before."""
 

@@ -1,13 +1,14 @@
 """`make bench-gpu`: every part with small shapes, and what becomes of parts that fail or take too long."""
 
 import json
+import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from benchmarks import gpu_parts
+from benchmarks import gpu_parts, gpu_pretraining
 from benchmarks.bench_gpu import Results, main, process, run_part, run_parts
 from benchmarks.gpu_page import page
 from benchmarks.gpu_run import PARTS, Part, read_records
@@ -24,12 +25,13 @@ ROW = {"row": "a step", "dtype": "float16", "video": "2 x 8x8", "seconds": 0.5, 
         "details",
         "FlexiAct",
         "compiled",
+        "pretraining",
         "profile of training 512",
     ],
 )
 def test_every_row_of_a_part_is_measured(part: str, tmp_path: Path) -> None:
     results = Results(tmp_path, "a command")
-    gpu_parts.main([*process(Part(part, 9), results.path)[3:], "--dry"])
+    gpu_parts.main([*process(Part(part, 9), results.path, 9)[3:], "--dry"])
     rows = [record for record in results.records() if "row" in record]
     assert rows
     assert not [record for record in rows if "error" in record]
@@ -38,6 +40,18 @@ def test_every_row_of_a_part_is_measured(part: str, tmp_path: Path) -> None:
         assert row.get("difference", 0.0) < 0.3  # two bytes a number
         if "fp32" in row["row"] or "against" in row["row"]:
             assert row["difference"] < 1e-6
+
+
+def test_a_folder_comes_back_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu_pretraining, "PIECE", 4000)
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "weights").write_bytes(bytes(range(256)) * 40)
+    gpu_pretraining.write_pieces(tmp_path / "there", tmp_path)
+    pieces = sorted(tmp_path.glob("base.tar.*"))
+    assert len(pieces) > 2
+    assert max(piece.stat().st_size for piece in pieces) == 4000
+    subprocess.run("cat base.tar.* | tar x", shell=True, cwd=tmp_path, check=True)
+    assert (tmp_path / "base" / "weights").read_bytes() == bytes(range(256)) * 40
 
 
 def test_parts_of_the_command_are_those_that_exist() -> None:
@@ -55,7 +69,7 @@ def script(part: Part, path: Path) -> list[str]:
 def test_a_part_that_fails_or_takes_too_long_does_not_stop_the_others(tmp_path: Path) -> None:
     results = Results(tmp_path, "a command")
     parts = [Part("bad", 9), Part("slow", 1), Part("good", 9)]
-    run_parts(parts, results, lambda part: script(part, results.path), time.monotonic() + 99)
+    run_parts(parts, results, lambda part, limit: script(part, results.path), time.monotonic() + 99)
     ends = {record["part"]: record for record in results.records() if "ended" in record}
     assert [record["ended"] for record in ends.values()] == ["failed", "stopped at its limit of 1 s", "done"]
     assert "it broke" in ends["bad"]["message"]
@@ -66,7 +80,8 @@ def test_parts_that_are_done_are_not_run_again(tmp_path: Path) -> None:
     results = Results(tmp_path, "a command")
     ran: list[str] = []
 
-    def command(part: Part) -> list[str]:
+    def command(part: Part, limit: float) -> list[str]:
+        assert limit == part.limit
         ran.append(part.name)
         return script(part, results.path)
 
@@ -77,7 +92,7 @@ def test_parts_that_are_done_are_not_run_again(tmp_path: Path) -> None:
 
 def test_nothing_begins_without_time_left(tmp_path: Path) -> None:
     results = Results(tmp_path, "a command")
-    run_parts([Part("good", 9)], results, lambda part: [], time.monotonic() + 1)
+    run_parts([Part("good", 9)], results, lambda part, limit: [], time.monotonic() + 1)
     assert results.records() == []
 
 
@@ -133,7 +148,7 @@ def test_what_a_part_started_ends_with_it(tmp_path: Path) -> None:
 
 def test_rows_that_were_measured_are_not_measured_again(tmp_path: Path) -> None:
     results = Results(tmp_path, "a command")
-    arguments = [*process(Part("details", 9), results.path)[3:], "--dry"]
+    arguments = [*process(Part("details", 9), results.path, 9)[3:], "--dry"]
     for _ in range(2):
         gpu_parts.main(arguments)
     assert [record["row"] for record in results.records() if "row" in record] == [

@@ -2,16 +2,17 @@
 
 An action is learned, and pictures perform it before and at several steps of learning. Each video gets the
 scores that need no network, and the judge's; Spearman's rank correlation says whether they put the videos in
-one order.
+one order. What a lesson gave is kept: the same command goes on.
 """
 
 import argparse
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -30,6 +31,7 @@ from ..judge.reader import load_reader
 from ..world.actions import HELD_OUT_ACTIONS
 from ..world.clips import Clip, clip_video
 from .learning import Evaluation, Lesson, learn, prepare
+from .results import kept
 
 OURS = (
     measures.AGREEMENT,
@@ -95,20 +97,27 @@ def measure(args: argparse.Namespace) -> None:
 
 
 def _videos(lesson: Lesson, folder: Path, args: argparse.Namespace) -> list[Judged]:
+    """All videos of a lesson; from its folder if it is there."""
     action = lesson.actions[0]
-    training = prepare(lesson, folder, device=args.device)
-    evaluation = Evaluation(action, load_reader(), num_pictures=args.pictures)
-    taught = lesson.clips[action]
-    held = [_held(standard, taught) for standard in evaluation.standards]
-    judged: list[Judged] = []
 
-    def judge(step: int) -> None:
-        if step % args.every == 0:
-            judged.extend(_judged(training, evaluation, held, taught))
+    def make() -> list[dict[str, Any]]:
+        training = prepare(lesson, folder, device=args.device)
+        evaluation = Evaluation(action, load_reader(), num_pictures=args.pictures)
+        taught = lesson.clips[action]
+        held = [_held(standard, taught) for standard in evaluation.standards]
+        judged: list[Judged] = []
 
-    judge(0)
-    learn(training, folder, judge)
-    return judged
+        def judge(step: int) -> None:
+            if step % args.every == 0:
+                judged.extend(_judged(training, evaluation, held, taught))
+
+        judge(0)
+        learn(training, folder, judge)
+        return [asdict(video) for video in judged]
+
+    settings = {**lesson.settings, "every": args.every, "pictures": args.pictures}
+    read = kept(folder / "result.json", settings, make)
+    return [Judged(ours=video["ours"], theirs=Scores(**video["theirs"])) for video in read]
 
 
 @torch.inference_mode()

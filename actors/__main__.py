@@ -20,6 +20,7 @@ from .studies import (
     demo,
     details,
     exam,
+    one_clip,
     page,
     redrawn,
     thumbnails,
@@ -100,6 +101,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     details.add_arguments(commands.add_parser("details", help="measure what a detail decoder brings back"))
     exam.add_arguments(commands.add_parser("exam", help="whether a run's exam knows when to stop"))
+    one_clip.add_arguments(
+        commands.add_parser("one-clip", help="measure what tokens learned from one clip carry over")
+    )
     redrawn.add_arguments(commands.add_parser("redrawn", help="measure true videos, drawn again"))
     thumbnails.add_arguments(
         commands.add_parser("thumbnails", help="draw the cards of ComfyUI's templates into workflows/")

@@ -44,12 +44,12 @@ CHUNK = 50
 """Clips of a file."""
 
 
-def actor_clip(seed: int, index: int) -> PoolClip:
+def actor_clip(seed: int, index: int, num_frames: int = NUM_FRAMES) -> PoolClip:
     """A clip of a seen action, or of an everyday motion, in a look that is not held out, from nearby."""
     draws = random.Random(f"{seed} clip {index}")
     motion = draw_motion(draws.choice(_MOTIONS), draws.getrandbits(31), close=True)
     look = draw_look(draws.getrandbits(31))
-    clip = make_clip(motion, look, num_frames=NUM_FRAMES, size=IMAGE_SIZE)
+    clip = make_clip(motion, look, num_frames=num_frames, size=IMAGE_SIZE)
     return PoolClip(clip.frames_FHW3, covered(clip.masks_FHW > 0), clip.caption)
 
 

@@ -9,7 +9,9 @@ import pytest
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[3]
-WORKFLOWS = sorted(path.stem for path in (ROOT / "workflows").glob("*.json") if "Transfer" not in path.stem)
+WORKFLOWS = sorted(
+    path.stem for path in (ROOT / "workflows").glob("*.json") if "CogVideoX" not in path.read_text("utf-8")
+)
 NUM_FRAMES = 16
 
 

@@ -37,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=[*ARMS], metavar="NAME", help="only these")
     parser.add_argument("--seeds", type=int, default=3, help="runs of each (default %(default)s)")
+    parser.add_argument("--first-seed", type=int, default=0, help="of the runs (default %(default)s)")
     parser.add_argument("--steps", type=int, default=1000, help="of a lesson (default %(default)s)")
     parser.add_argument("--clips", type=int, default=4, help="of a lesson (default %(default)s)")
     parser.add_argument("--pictures", type=int, default=4, help="animated per action (default %(default)s)")
@@ -87,7 +88,7 @@ def plan(args: argparse.Namespace) -> Sequence[Run]:
             base=args.base,
             out=args.out,
         )
-        for seed in range(args.seeds)
+        for seed in range(args.first_seed, args.first_seed + args.seeds)
         for arm in args.arms
         for i, action in enumerate(actions)
     ]

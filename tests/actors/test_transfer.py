@@ -209,16 +209,16 @@ def test_tables_take_off_what_another_lesson_does(tmp_path: Path, tiny_base: Pat
 
 
 def test_runs_are_interleaved_seed_by_seed() -> None:
-    words = Namespace(actions=["arm wave", "soccer shoot"], arms=["#2", "#5"], seeds=2)
+    words = Namespace(actions=["arm wave", "soccer shoot"], arms=["#2", "#5"], seeds=2, first_seed=1)
     for name in ("steps", "clips", "pictures", "base", "out"):
         setattr(words, name, 1)
     runs = [(run.seed, run.arm, run.action, run.control) for run in plan(words)]
     assert runs[:3] == [
-        (0, "#2", "arm wave", "soccer shoot"),
-        (0, "#2", "soccer shoot", "arm wave"),
-        (0, "#5", "arm wave", "soccer shoot"),
+        (1, "#2", "arm wave", "soccer shoot"),
+        (1, "#2", "soccer shoot", "arm wave"),
+        (1, "#5", "arm wave", "soccer shoot"),
     ]
-    assert [seed for seed, *_ in runs] == [0] * 4 + [1] * 4
+    assert [seed for seed, *_ in runs] == [1] * 4 + [2] * 4
 
 
 def test_one_action_has_no_control(capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,6 +22,7 @@ from flash_modules.flash.training.action_training import Checkpointing
 from flash_modules.flash.training.latent_pool import LatentPool
 from flash_modules.flash.training.loss import Predict
 from flash_modules.flash.training.method import VARIANTS, MethodConfig
+from flash_modules.flash.training.noise_law import DiffusionNoise
 from flash_modules.training.loop import LoopConfig
 
 from .measure import TEXT_WIDTH, Load, randomise, serve
@@ -148,7 +149,7 @@ class Training:
         clip = SimpleNamespace(action="", caption="")
         return ActionLoss(
             predict=self._cast(predict),
-            prediction="epsilon",
+            law=DiffusionNoise("epsilon"),
             num_layers=len(model.layers),
             pool=cast(LatentPool, Pool((clip,), entry)),
             text_embeds={"": text_1MC},

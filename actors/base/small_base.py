@@ -22,7 +22,7 @@ from flash_modules.backends.diffusers.sd15 import (
 from flash_modules.flash.action_file import Action
 from flash_modules.flash.adain import AdaINConfig
 from flash_modules.flash.sampling import SamplerConfig, denoise, draw_noise, sample_video
-from flash_modules.flash.training.loss import add_noise
+from flash_modules.flash.training.noise_law import DiffusionNoise
 
 from ..world.clips import Clip, clip_video
 
@@ -93,7 +93,8 @@ class SmallBase:
         prompt = encode_prompt(self.base, caption)
         noise_FCHW = draw_noise(latents_FCHW.shape, seed).to(latents_FCHW)
         timestep_1 = torch.tensor([timestep], device=latents_FCHW.device)
-        (noised_FCHW,) = add_noise(latents_FCHW[None], noise_FCHW[None], timestep_1)
+        law = DiffusionNoise(self.base.prediction)
+        (noised_FCHW,) = law.noised(latents_FCHW[None], noise_FCHW[None], timestep_1)
         return denoise(
             self.model.predict,
             noised_FCHW,

@@ -16,7 +16,7 @@ from flash_modules.animatediff.motion_module import TemporalAttention
 from flash_modules.backends.diffusers.sd15 import encode_picture, encode_prompt
 from flash_modules.flash.augment import AugmentConfig, draw_augmentation, restyle
 from flash_modules.flash.motion_alignment import AlignmentConfig, motion_channels, motion_scores
-from flash_modules.flash.training.loss import add_noise
+from flash_modules.flash.training.noise_law import DiffusionNoise
 from flash_modules.training.sampling import seeded
 
 from ..base.small_base import FOLDER, SmallBase, load_small_base
@@ -101,7 +101,8 @@ def _features(base: SmallBase, action: str, seed: int, timestep: int) -> list[Te
     timestep_V = torch.full((4,), timestep)
     text_embeds_VMC = encode_prompt(base.base, clip.caption).expand(4, -1, -1)
     with _watched(base) as seen:
-        base.model.predict(add_noise(latents_VFCHW, noise_VFCHW, timestep_V), timestep_V, text_embeds_VMC)
+        noised_VFCHW = DiffusionNoise(base.base.prediction).noised(latents_VFCHW, noise_VFCHW, timestep_V)
+        base.model.predict(noised_VFCHW, timestep_V, text_embeds_VMC)
     return [rearrange(tokens_YFC, "(v n) f c -> v f c n", v=4) for tokens_YFC in seen]
 
 

@@ -217,7 +217,7 @@ class Evaluation:
                     where.to(device),
                     text_embeds,
                     None,
-                    prediction=training.host.base.prediction,
+                    law=training.host.noise,
                 )
                 errors.append(loss.item())
         return fmean(errors)

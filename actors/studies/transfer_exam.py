@@ -10,7 +10,6 @@ from torch import Tensor
 
 from flash_modules.backends.diffusers.sd15.train.action import DiffusersHost
 from flash_modules.flash.training.action_training import ActionTraining
-from flash_modules.flash.training.loss import add_noise, target
 from flash_modules.training.sampling import seeded
 
 from ..base.pool import covered
@@ -80,9 +79,9 @@ class Exam:
         drawn = [torch.randn(shape, generator=seeded(place, "transfer", timestep)) for place in self.places]
         noise_BFCHW = torch.stack(drawn).to(host.device)
         timestep_B = torch.full((len(drawn),), timestep, device=host.device)
-        noised_BFCHW = add_noise(self.latents_BFCHW, noise_BFCHW, timestep_B)
+        noised_BFCHW = host.noise.noised(self.latents_BFCHW, noise_BFCHW, timestep_B)
         found_BFCHW = host.predict(noised_BFCHW, timestep_B, self.text_embeds_BMC)
-        wanted_BFCHW = target(self.latents_BFCHW, noise_BFCHW, timestep_B, host.prediction)
+        wanted_BFCHW = host.noise.target(self.latents_BFCHW, noise_BFCHW, timestep_B)
         errors_BFHW = (found_BFCHW.float() - wanted_BFCHW)[:, 1:].square().mean(2)
         weights_BFHW = self.figures_BFHW[:, 1:]
         return _weighted(errors_BFHW, weights_BFHW), _weighted(errors_BFHW, 1 - weights_BFHW)

@@ -8,9 +8,9 @@ from ..files.json_file import read_json
 from ..flash.augment import AugmentConfig
 from ..flash.motion_alignment import AlignmentConfig
 from ..flash.training.action_training import ActionTrainingConfig
-from ..flash.training.loss import TimestepConfig
 from ..flash.training.method import TRAINABLE, VARIANTS, MethodConfig
 from ..flash.training.method_settings import as_begun
+from ..flash.training.noise_law import TimestepConfig
 from ..training.run_folder import SETTINGS
 from .run import add_size_arguments
 

@@ -14,7 +14,7 @@ from einops import rearrange
 from actors.__main__ import main
 from actors.judge.measures import Scores
 from actors.judge.reader import load_reader
-from actors.studies import transfer_exam, transfer_runs
+from actors.studies import transfer_runs
 from actors.studies.learning import Lesson, prepare
 from actors.studies.results import kept
 from actors.studies.transfer import plan
@@ -26,7 +26,7 @@ from actors.world.clips import clip_video, make_clip, true_clips
 from actors.world.looks import draw_look
 from flash_modules.flash.augment import crop
 from flash_modules.flash.motion_alignment import AlignmentConfig
-from flash_modules.flash.training.loss import target
+from flash_modules.flash.training.noise_law import DiffusionNoise
 from flash_modules.training.sampling import seeded
 
 TWINS = Lesson(actions=("arm wave",), num_clips=1, one_look=True, drawn_twins=True, size=64)
@@ -88,19 +88,22 @@ def test_errors_of_figures_and_around_them_are_apart() -> None:
     off_BFHW = (1 + figures_BFHW).index_fill(1, torch.tensor([0]), 50.0)
     known: dict[str, Any] = {}
 
-    def add_noise(latents: torch.Tensor, noise: torch.Tensor, timestep_B: torch.Tensor) -> torch.Tensor:
-        known.update(noise=noise)
-        return latents
+    class Law(DiffusionNoise):
+        def noised(
+            self, latents: torch.Tensor, noise: torch.Tensor, timestep_B: torch.Tensor
+        ) -> torch.Tensor:
+            known.update(noise=noise)
+            return latents
+
+    law = Law("v_prediction")
 
     def predict(noised: torch.Tensor, timestep_B: torch.Tensor, embeds: torch.Tensor) -> torch.Tensor:
-        wanted = target(latents_BFCHW, known["noise"], timestep_B, "v_prediction")
+        wanted = law.target(latents_BFCHW, known["noise"], timestep_B)
         return wanted + off_BFHW[:, :, None]
 
-    host = SimpleNamespace(predict=predict, prediction="v_prediction", device=torch.device("cpu"))
+    host = SimpleNamespace(predict=predict, noise=law, device=torch.device("cpu"))
     exam = Exam(["a", "b", "b"], [0, 0, 1], latents_BFCHW, torch.zeros(3, 1, 1), figures_BFHW)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(transfer_exam, "add_noise", add_noise)
-        errors = exam.errors(SimpleNamespace(host=host))
+    errors = exam.errors(SimpleNamespace(host=host))
     assert {*errors} == {"a", "b"}
     for of in errors.values():
         assert of == {"figures": pytest.approx(4.0, abs=1e-4), "around": pytest.approx(1.0, abs=1e-4)}

@@ -17,10 +17,11 @@ from flash_pack.flash_modules.backends.diffusers.sd15.train.alignment import Ali
 from flash_pack.flash_modules.backends.diffusers.sd15.train.trainable import select_trainable
 from flash_pack.flash_modules.flash.motion_alignment import AlignmentConfig, VideoCall
 from flash_pack.flash_modules.flash.training.loss import denoising_losses, total_loss
+from flash_pack.flash_modules.flash.training.noise_law import DiffusionNoise
 from flash_pack.tests.backends.small_models import TEXT_WIDTH, small_motion, small_unet
 
 P, F, M, H, W = 2, 4, 5, 2, 4
-noise_losses = partial(denoising_losses, prediction="epsilon")
+noise_losses = partial(denoising_losses, law=DiffusionNoise("epsilon"))
 OFF = AlignmentConfig(tau=100.0, p=0.0)
 FEATURES = AlignmentConfig(p=0.0)
 CORRESPONDENCE = AlignmentConfig(tau=100.0)

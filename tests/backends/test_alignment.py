@@ -16,7 +16,8 @@ from flash_pack.flash_modules.backends.diffusers.sd15.train.alignment import add
 from flash_pack.flash_modules.backends.diffusers.sd15.train.trainable import select_trainable
 from flash_pack.flash_modules.flash.cross_frame import with_first_frame
 from flash_pack.flash_modules.flash.motion_alignment import AlignmentConfig, Stills, VideoCall
-from flash_pack.flash_modules.flash.training.loss import TimestepConfig, draw_noise, total_loss
+from flash_pack.flash_modules.flash.training.loss import draw_noise, total_loss
+from flash_pack.flash_modules.flash.training.noise_law import DiffusionNoise, TimestepConfig
 from flash_pack.tests.backends.aligned_models import (
     BOTH,
     CORRESPONDENCE,
@@ -244,7 +245,9 @@ def test_gradient_of_frame_0s_prediction_is_zero() -> None:
 
     select_trainable(model.model)
     latents, timestep, text = inputs()
-    draw = draw_noise(latents.shape, TimestepConfig(), torch.Generator().manual_seed(1))
+    draw = draw_noise(
+        latents.shape, DiffusionNoise("epsilon"), TimestepConfig(), torch.Generator().manual_seed(1)
+    )
     losses = noise_losses(predict, latents, draw.noise_BFCHW, timestep[:P], text[:P], pair_call())
     total_loss(losses).backward()
     assert not seen[0].grad[:, 0].any()

@@ -9,8 +9,8 @@ from flash_pack.flash_modules.flash.augment import AugmentConfig
 from flash_pack.flash_modules.flash.motion_alignment import AlignmentConfig
 from flash_pack.flash_modules.flash.training.action_training import ActionTrainingConfig
 from flash_pack.flash_modules.flash.training.exam import ExamConfig
-from flash_pack.flash_modules.flash.training.loss import TimestepConfig
 from flash_pack.flash_modules.flash.training.method import MethodConfig
+from flash_pack.flash_modules.flash.training.noise_law import TimestepConfig
 
 
 class Asked(Exception):

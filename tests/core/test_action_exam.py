@@ -12,8 +12,8 @@ from flash_pack.flash_modules.flash.augment import AugmentConfig, draw_augmentat
 from flash_pack.flash_modules.flash.training.action_training import ActionTraining, ActionTrainingConfig
 from flash_pack.flash_modules.flash.training.exam import ExamConfig, draw_aside, weighted_by_motion
 from flash_pack.flash_modules.flash.training.latent_pool import PoolConfig
-from flash_pack.flash_modules.flash.training.loss import add_noise
 from flash_pack.flash_modules.flash.training.method import MethodConfig
+from flash_pack.flash_modules.flash.training.noise_law import DiffusionNoise
 from flash_pack.flash_modules.training.clips import Clip, find_clips
 from flash_pack.flash_modules.training.exam import read_marks
 from flash_pack.flash_modules.training.loop import LoopConfig
@@ -145,7 +145,9 @@ def test_its_error_is_that_of_a_slow_loop(start: Start) -> None:
             z_FCHW = video.latents_1FCHW[0]
             generator = seeded(0, "exam noise", *video.name, timestep)
             noise_FCHW = torch.randn(1, *z_FCHW.shape, generator=generator)[0]
-            noised = add_noise(z_FCHW[None], noise_FCHW[None], torch.tensor([timestep]))
+            noised = DiffusionNoise("epsilon").noised(
+                z_FCHW[None], noise_FCHW[None], torch.tensor([timestep])
+            )
             text = training.embeds(video.caption)
             found_FCHW = tiny_predict(training.host.weights, noised, text)[0].detach()
             total = weight = 0.0

@@ -9,10 +9,12 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
-from flash_pack.flash_modules.animatediff.noise_schedule import Prediction
+from flash_pack.flash_modules.flash.adain import AdaINConfig
 from flash_pack.flash_modules.flash.motion_alignment import VideoCall
+from flash_pack.flash_modules.flash.sampling import SamplerConfig, sample_video
 from flash_pack.flash_modules.flash.training.action_training import Checkpointing, Learned
 from flash_pack.flash_modules.flash.training.latent_pool import Encode
+from flash_pack.flash_modules.flash.training.noise_law import DiffusionNoise
 
 
 def tiny_predict(weights: Mapping[str, Tensor], latents_BFCHW: Tensor, text_embeds_BMC: Tensor) -> Tensor:
@@ -27,9 +29,8 @@ class TinyHost:
     """Fulfils `Host`; latents are pictures, averaged over 4 x 4 pixels. It keeps what it was asked for."""
 
     device = torch.device("cpu")
-    prediction: Prediction = "epsilon"
+    noise = DiffusionNoise("epsilon")
     vae_factor = 4
-    latent_channels = 3
     num_bytes = 1000
     aligned_layers: Sequence[str] = ("down", "up", "middle")
     fingerprints: Mapping[str, str] = {"base_sha256": "tiny"}
@@ -47,6 +48,24 @@ class TinyHost:
     ) -> Tensor:
         self.calls.append(call)
         return tiny_predict(self.weights, latents_BFCHW, text_embeds)
+
+    def latent_shape(self, num_frames: int, height: int, width: int) -> torch.Size:
+        return torch.Size((num_frames, 3, height // self.vae_factor, width // self.vae_factor))
+
+    def sample(
+        self, reference_1CHW: Tensor, prompt: Tensor, negative: Tensor, *, seed: int, config: SamplerConfig
+    ) -> Tensor:
+        prediction, style = self.noise.prediction, AdaINConfig()
+        return sample_video(
+            self.predict,
+            reference_1CHW,
+            prompt,
+            negative,
+            prediction=prediction,
+            seed=seed,
+            config=config,
+            style=style,
+        )
 
     def set_checkpointing(self, checkpointing: Checkpointing) -> None:
         self.checkpointing.append(checkpointing)

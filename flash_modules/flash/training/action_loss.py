@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...animatediff.noise_schedule import Prediction
 from ...training.sampling import clip_at_step, seeded
 from ..motion_alignment import Stills, VideoCall, draw_layers
 from .latent_pool import LatentPool
-from .loss import Predict, add_noise, denoising_losses, draw_noise, total_loss
+from .loss import Predict, denoising_losses, draw_noise, total_loss
 from .method import MethodConfig
+from .noise_law import NoiseLaw
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,10 +19,10 @@ class ActionLoss:
     """The loss of a micro-batch: a function of its number and of the weights alone."""
 
     predict: Predict
-    prediction: Prediction
-    """What `predict` gives."""
+    law: NoiseLaw
+    """By which `predict` was taught."""
     num_layers: int
-    """Cross-frame attentions of the U-Net."""
+    """Layers in which the correspondence may be aligned."""
     pool: LatentPool
     text_embeds: Mapping[str, Tensor]
     """Embeddings (1, M, C) of each caption, and of the empty prompt."""
@@ -37,7 +37,7 @@ class ActionLoss:
         latents_VFCHW = self.pool.entry(clip, number).to(self.device)
         generator = seeded(self.seed, "noise", number)
         shared = self.method.shared_noise
-        drawn = draw_noise(latents_VFCHW.shape, self.method.timesteps, generator, shared=shared)
+        drawn = draw_noise(latents_VFCHW.shape, self.law, self.method.timesteps, generator, shared=shared)
         swaps_L = draw_layers(self.num_layers, self.method.alignment, generator)
         dropped = float(torch.rand((), generator=generator)) < self.text_drop
         text_embeds_1MC = self.text_embeds["" if dropped else self.pool.clips[clip].caption].to(self.device)
@@ -54,7 +54,7 @@ class ActionLoss:
             timestep_1,
             text_embeds_1MC,
             call,
-            prediction=self.prediction,
+            law=self.law,
         )
         return total_loss(losses_VP)
 
@@ -68,6 +68,6 @@ class ActionLoss:
             return None
         stills = Stills(num_videos=1)
         still_1FCHW = latents_VFCHW[:1, :1].expand_as(latents_VFCHW[:1])
-        noised_1FCHW = add_noise(still_1FCHW, noise_VFCHW[:1], timestep_1)
+        noised_1FCHW = self.law.noised(still_1FCHW, noise_VFCHW[:1], timestep_1)
         self.predict(noised_1FCHW, timestep_1, text_embeds_1MC, VideoCall(stills=stills))
         return stills

@@ -11,20 +11,19 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from ...animatediff.noise_schedule import Prediction
 from ...training.clips import Clip, clip_hashes
 from ...training.cost import Cost, counting
 from ...training.exam import Marks
 from ...training.loop import Processes, Shield, SingleProcess, train
 from ...training.run_folder import Progress, RunFolder
 from ...training.sampling import seeded, take_frames
-from ..adain import AdaINConfig
 from ..motion_alignment import VideoCall
-from ..sampling import SamplerConfig, sample_video
+from ..sampling import SamplerConfig
 from .action_loss import ActionLoss
 from .exam import ActionExam, Questions
 from .latent_pool import Encode, LatentPool
 from .loss import Predict
+from .noise_law import NoiseLaw
 from .settings import CHECKPOINTING as CHECKPOINTING  # parts of a training, also for who looks for them here
 from .settings import ActionTrainingConfig as ActionTrainingConfig
 from .settings import Checkpointing as Checkpointing
@@ -55,8 +54,8 @@ class Host(Protocol):
     def device(self) -> torch.device: ...
 
     @property
-    def prediction(self) -> Prediction:
-        """What `predict` gives."""
+    def noise(self) -> NoiseLaw:
+        """By which the base was taught; what `predict` gives is its target."""
 
     @property
     def weights(self) -> Mapping[str, Tensor]:
@@ -76,9 +75,6 @@ class Host(Protocol):
         """Pixels of a picture for one pixel of its latent, in each direction."""
 
     @property
-    def latent_channels(self) -> int: ...
-
-    @property
     def fingerprints(self) -> Mapping[str, str]:
         """What the run's models are known by, by their names in its settings."""
 
@@ -86,6 +82,15 @@ class Host(Protocol):
         self, latents_BFCHW: Tensor, timestep_B: Tensor, text_embeds: Tensor, call: VideoCall | None = None
     ) -> Tensor:
         """Noise or velocity, BFCHW; of [originals, twins] along the batch if there is a call."""
+
+    def latent_shape(self, num_frames: int, height: int, width: int) -> torch.Size:
+        """(F, C, h, w) of the latents of so many pictures of so many pixels."""
+
+    def sample(
+        self, reference_1CHW: Tensor, prompt: Tensor, negative: Tensor, *, seed: int, config: SamplerConfig
+    ) -> Tensor:
+        """Latents (F, C, h, w) of a video that begins with the picture of this latent, with what is learned
+        so far; `prompt` and `negative` are text embeddings (1, M, C)."""
 
     def set_checkpointing(self, checkpointing: Checkpointing) -> None:
         """Choose what runs again in the backward pass, from now on."""
@@ -182,7 +187,7 @@ class ActionTraining(Generic[AnyHost]):
         )
         return ActionExam(
             predict=self.host.predict,
-            prediction=self.host.prediction,
+            law=self.host.noise,
             questions=questions,
             timesteps=config.exam.timesteps,
             text_embeds=self._text_embeds,
@@ -194,7 +199,7 @@ class ActionTraining(Generic[AnyHost]):
     def _loss(self, pool: LatentPool) -> ActionLoss:
         return ActionLoss(
             predict=self.host.predict,
-            prediction=self.host.prediction,
+            law=self.host.noise,
             num_layers=len(self.host.aligned_layers),
             pool=pool,
             text_embeds=self._text_embeds,
@@ -226,8 +231,7 @@ class ActionTraining(Generic[AnyHost]):
         return self._costs[asked]
 
     def _count(self, pixels: int, checkpointing: Checkpointing) -> Cost:
-        size = pixels // self.host.vae_factor
-        shape = torch.Size((self.config.sampling.num_frames, self.host.latent_channels, size, size))
+        shape = self.host.latent_shape(self.config.sampling.num_frames, pixels, pixels)
         self.host.set_checkpointing(checkpointing)
         try:
             return count_cost(
@@ -250,16 +254,8 @@ class ActionTraining(Generic[AnyHost]):
         """The scaled latents of that video."""
         with self.host.encoder() as encode:
             reference_1CHW = encode(rearrange(image_1HWC, "1 h w c -> 1 c h w"))
-        return sample_video(
-            self.host.predict,
-            reference_1CHW,
-            self.embeds(prompt),
-            self.embeds(""),
-            prediction=self.host.prediction,
-            seed=seed,
-            config=sampler,
-            style=AdaINConfig(),
-        )
+        prompt_1MC, negative_1MC = self.embeds(prompt), self.embeds("")
+        return self.host.sample(reference_1CHW, prompt_1MC, negative_1MC, seed=seed, config=sampler)
 
     def embeds(self, prompt: str) -> Tensor:
         """Text embeddings (1, M, C), on the device."""

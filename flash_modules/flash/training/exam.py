@@ -12,7 +12,6 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from ...animatediff.noise_schedule import Prediction
 from ...training.clips import Clip
 from ...training.exam import steps_between
 from ...training.sampling import SamplingConfig, clip_at_step, seeded
@@ -20,6 +19,7 @@ from ..augment import AugmentConfig, crop, restyle, strange_look
 from .clip_draw import draw_clip
 from .latent_pool import Encoder
 from .loss import Predict, squared_errors
+from .noise_law import NoiseLaw
 
 _KEPT_OF, _MOST_KEPT = 6, 4
 """Of an action with so many clips or more, one of so many is kept aside, and at most four."""
@@ -128,7 +128,7 @@ class ActionExam:
     """Fulfils `training.exam.Exam`."""
 
     predict: Predict
-    prediction: Prediction
+    law: NoiseLaw
     questions: Questions
     timesteps: Sequence[int]
     text_embeds: Mapping[str, Tensor]
@@ -163,7 +163,7 @@ class ActionExam:
             torch.tensor([timestep], device=self.device),
             self.text_embeds[video.caption].to(self.device),
             None,
-            prediction=self.prediction,
+            law=self.law,
         )
         return weighted_by_motion(errors_1GCHW.float().cpu(), video.latents_1FCHW)
 

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from ..augment import AugmentConfig
 from ..motion_alignment import AlignmentConfig
-from .loss import TimestepConfig
+from .noise_law import TimestepConfig
 
 PRESETS = {"draft": 256, "balanced": 384, "paper": 512}
 """Pixels of the square that is trained on."""

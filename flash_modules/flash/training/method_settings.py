@@ -18,6 +18,8 @@ def method_settings(method: MethodConfig) -> dict[str, Any]:
     told = asdict(method)
     if not method.shared_noise:
         del told["shared_noise"]
+    if method.timesteps.law == "cosine":
+        del told["timesteps"]["law"]
     if not method.alignment.relative_to_still:
         del told["alignment"]["relative_to_still"]
     if method.augment.kernels_of == method.augment.size:

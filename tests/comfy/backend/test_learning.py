@@ -95,9 +95,7 @@ def learn(
     text = torch.randn(1, 7, two_hosts.CONTEXT, generator=generator)
     swaps = torch.tensor([i in swapped for i in range(len(host.aligned_layers))])
     call = VideoCall(num_pairs=1, swaps_L=swaps) if config.method.twins else None
-    losses = denoising_losses(
-        host.predict, latents, noise, torch.tensor([700]), text, call, prediction=host.prediction
-    )
+    losses = denoising_losses(host.predict, latents, noise, torch.tensor([700]), text, call, law=host.noise)
     loss = total_loss(losses)
     loss.backward()
     gradients = {name: w.grad.clone() for name, w in host.weights.items() if w.grad is not None}
@@ -154,9 +152,7 @@ def learn_beyond_still(host: Host) -> float:
     swaps = torch.tensor([i in (0, 2, 5) for i in range(len(host.aligned_layers))])
     call = VideoCall(num_pairs=1, swaps_L=swaps, stills=stills)
     return float(
-        total_loss(
-            denoising_losses(host.predict, latents, noise, timestep, text, call, prediction=host.prediction)
-        )
+        total_loss(denoising_losses(host.predict, latents, noise, timestep, text, call, law=host.noise))
     )
 
 

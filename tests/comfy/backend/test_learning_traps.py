@@ -200,9 +200,9 @@ def test_model_with_a_motion_is_refused(shared, motion):
 def test_prediction_is_the_models_own(shared, make_host):
     from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
 
-    assert make_host(shared).prediction == "epsilon"
+    assert make_host(shared).noise.prediction == "epsilon"
     (velocity,) = ModelSamplingDiscrete().patch(shared, "v_prediction", zsnr=False)
-    assert make_host(velocity).prediction == "v_prediction"
+    assert make_host(velocity).noise.prediction == "v_prediction"
     (distilled,) = ModelSamplingDiscrete().patch(shared, "lcm", zsnr=False)
     with pytest.raises(ValueError, match="predicts LCM"):
         check_learnable(distilled)

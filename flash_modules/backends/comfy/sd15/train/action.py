@@ -14,11 +14,14 @@ from .....animatediff.motion_file import MotionWeights
 from .....animatediff.motion_module import MotionModel, check_num_frames
 from .....files.tensor_file import fingerprint
 from .....flash.action_file import Source
+from .....flash.adain import AdaINConfig
 from .....flash.motion_alignment import VideoCall
+from .....flash.sampling import SamplerConfig, sample_video
 from .....flash.training.action_training import ActionTrainingConfig, Checkpointing, Learned
 from .....flash.training.export import write_trained_action
 from .....flash.training.latent_pool import Encode
 from .....flash.training.method import is_trained
+from .....flash.training.noise_law import DiffusionNoise
 from ...learning.encoders import vae_in_use
 from ...learning.own_weights import baked_in, loaded_from
 from ..motion import LoadedMotion
@@ -51,9 +54,9 @@ class ComfyHost:
         self.clip, self.vae = clip, vae
         self.device: torch.device = comfy.model_management.get_torch_device()
         self.dtype = config.dtype
-        self.prediction = prediction_of(model)
+        self.noise = DiffusionNoise(prediction_of(model))
         self.vae_factor: int = vae.downscale_ratio
-        self.latent_channels: int = vae.latent_channels
+        self._latent_channels: int = vae.latent_channels
         self._latent_format = model.get_model_object("latent_format")
         self.header = {**(header or {}), **baked_in(model)}
         self.motion = motion.read()
@@ -97,6 +100,26 @@ class ComfyHost:
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             return self.model(latents_BFCHW, timestep_B, text_embeds, call)
 
+    def latent_shape(self, num_frames: int, height: int, width: int) -> torch.Size:
+        """One latent for each frame."""
+        factor = self.vae_factor
+        return torch.Size((num_frames, self._latent_channels, height // factor, width // factor))
+
+    def sample(
+        self, reference_1CHW: Tensor, prompt: Tensor, negative: Tensor, *, seed: int, config: SamplerConfig
+    ) -> Tensor:
+        """The paper's sampling."""
+        return sample_video(
+            self.predict,
+            reference_1CHW,
+            prompt,
+            negative,
+            prediction=self.noise.prediction,
+            seed=seed,
+            config=config,
+            style=AdaINConfig(),
+        )
+
     def set_checkpointing(self, checkpointing: Checkpointing) -> None:
         """Choose what runs again in the backward pass, from now on."""
         self.model.set_checkpointing(checkpointing)
@@ -127,7 +150,7 @@ class ComfyHost:
             learned,
             self.motion,
             base=self.source,
-            prediction=self.prediction,
+            prediction=self.noise.prediction,
             standalone=standalone,
             header=self.header,
         )

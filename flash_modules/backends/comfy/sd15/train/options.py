@@ -10,8 +10,8 @@ from .....flash.sampling import SamplerConfig
 from .....flash.training.action_training import ActionTrainingConfig, Checkpointing
 from .....flash.training.exam import ExamConfig
 from .....flash.training.latent_pool import PoolConfig
-from .....flash.training.loss import TimestepConfig
 from .....flash.training.method import PRESETS, MethodConfig, Trainable
+from .....flash.training.noise_law import TimestepConfig
 from ...learning.options import RunOptions, dtype_of
 
 _METHOD, _ALIGNMENT = MethodConfig(), AlignmentConfig()

@@ -12,7 +12,9 @@ from .....animatediff.motion_file import MotionWeights
 from .....animatediff.motion_module import check_num_frames
 from .....files.tensor_file import fingerprint
 from .....flash.action_file import Source
+from .....flash.adain import AdaINConfig
 from .....flash.motion_alignment import VideoCall
+from .....flash.sampling import SamplerConfig, sample_video
 from .....flash.training.action_training import (
     ActionTraining,
     ActionTrainingConfig,
@@ -21,6 +23,7 @@ from .....flash.training.action_training import (
 )
 from .....flash.training.export import write_trained_action
 from .....flash.training.latent_pool import Encode
+from .....flash.training.noise_law import DiffusionNoise
 from .....training.clips import Clip
 from ..action import keys_values
 from ..cross_frame import add_cross_frame_attention
@@ -51,9 +54,9 @@ class DiffusersHost:
         self.weights: Mapping[str, Tensor] = select_trainable(animated, config.method.trainable)
         for weight in self.weights.values():
             weight.data = weight.data.float()
-        self.prediction = base.prediction
+        self.noise = DiffusionNoise(base.prediction)
         self.vae_factor = base.vae_factor
-        self.latent_channels: int = base.vae.config.latent_channels
+        self._latent_channels: int = base.vae.config.latent_channels
 
     @property
     def num_bytes(self) -> int:
@@ -76,6 +79,26 @@ class DiffusersHost:
         """What the U-Net predicts, computed in the run's dtype."""
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             return self.model(latents_BFCHW, timestep_B, text_embeds, call)
+
+    def latent_shape(self, num_frames: int, height: int, width: int) -> torch.Size:
+        """One latent for each frame."""
+        factor = self.vae_factor
+        return torch.Size((num_frames, self._latent_channels, height // factor, width // factor))
+
+    def sample(
+        self, reference_1CHW: Tensor, prompt: Tensor, negative: Tensor, *, seed: int, config: SamplerConfig
+    ) -> Tensor:
+        """The paper's sampling."""
+        return sample_video(
+            self.predict,
+            reference_1CHW,
+            prompt,
+            negative,
+            prediction=self.noise.prediction,
+            seed=seed,
+            config=config,
+            style=AdaINConfig(),
+        )
 
     def set_checkpointing(self, checkpointing: Checkpointing) -> None:
         """Choose what runs again in the backward pass, from now on."""
@@ -113,7 +136,7 @@ class DiffusersHost:
             learned,
             self.motion,
             base=self.source,
-            prediction=self.prediction,
+            prediction=self.noise.prediction,
             standalone=standalone,
         )
 

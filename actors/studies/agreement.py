@@ -9,7 +9,7 @@ import argparse
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -54,8 +54,9 @@ _RESAMPLES = 1000
 
 @dataclass(frozen=True)
 class Judged:
-    """One video: our scores by key, and the judge's."""
+    """One video: the picture that it begins with, our scores by key, and the judge's."""
 
+    picture: str
     ours: Mapping[str, float]
     theirs: Scores
 
@@ -90,14 +91,15 @@ def measure(args: argparse.Namespace) -> None:
     """Learn, judge all videos, and print the table."""
     judged: list[Judged] = []
     for action, variant in product(args.actions, args.variants):
+        before = variant == args.variants[0]  # what was learned is the same nothing for all
         lesson = Lesson(actions=(action,), method=VARIANTS[variant], steps=args.steps, seed=args.seed)
         folder = args.out / f"{action.replace(' ', '-')}-{variant}-{args.steps}-{args.seed}"
-        judged += _videos(lesson, folder, args)
+        judged += _videos(lesson, folder, args, before=before)
     print("\n".join(agreement_table(judged)))
 
 
-def _videos(lesson: Lesson, folder: Path, args: argparse.Namespace) -> list[Judged]:
-    """All videos of a lesson; from its folder if it is there."""
+def _videos(lesson: Lesson, folder: Path, args: argparse.Namespace, *, before: bool) -> list[Judged]:
+    """All videos of a lesson, with those before it if asked for; from its folder if it is there."""
     action = lesson.actions[0]
 
     def make() -> list[dict[str, Any]]:
@@ -111,13 +113,17 @@ def _videos(lesson: Lesson, folder: Path, args: argparse.Namespace) -> list[Judg
             if step % args.every == 0:
                 judged.extend(_judged(training, evaluation, held, taught))
 
-        judge(0)
+        if before:
+            judge(0)
         learn(training, folder, judge)
         return [asdict(video) for video in judged]
 
-    settings = {**lesson.settings, "every": args.every, "pictures": args.pictures}
+    settings = {**lesson.settings, "every": args.every, "pictures": args.pictures, "before": before}
     read = kept(folder / "result.json", settings, make)
-    return [Judged(ours=video["ours"], theirs=Scores(**video["theirs"])) for video in read]
+    return [
+        Judged(picture=video["picture"], ours=video["ours"], theirs=Scores(**video["theirs"]))
+        for video in read
+    ]
 
 
 @torch.inference_mode()
@@ -134,7 +140,7 @@ def _judged(
         video_FHWC = torch.stack([*decode_frames(training.host.base.vae, latents_FCHW)]).cpu()
         theirs = score(video_FHWC, standard, looks_LE, reader=evaluation.reader)
         ours = measures.score(video_FHWC, measures.features(video_FHWC, _NONE), held[i], _NONE)
-        yield Judged(ours, theirs)
+        yield Judged(picture=f"{caption} {i}", ours=ours, theirs=theirs)
 
 
 def _held(standard: Standard, taught: Sequence[Clip]) -> measures.Standard:
@@ -148,15 +154,18 @@ def _held(standard: Standard, taught: Sequence[Clip]) -> measures.Standard:
 
 def agreement_table(judged: Sequence[Judged]) -> Iterator[str]:
     """Lines of Markdown: rank correlations of our scores (rows) and the judge's, with 95 % intervals."""
-    yield f"| n = {len(judged)} | {' | '.join(THEIRS)} |"
+    groups = [
+        [one for one in judged if one.picture == picture] for picture in {one.picture: 0 for one in judged}
+    ]
+    yield f"| {len(judged)} videos of {len(groups)} pictures | {' | '.join(THEIRS)} |"
     yield f"| --- |{' --- |' * len(THEIRS)}"
     for ours in OURS:
-        values = [video.ours[ours.key] for video in judged]
         cells = []
         for theirs in THEIRS.values():
-            others = [theirs(video.theirs) for video in judged]
-            low, high = interval(values, others)
-            cells.append(f"{spearman(values, others):+.2f} ({low:+.2f} to {high:+.2f})")
+            pairs = [[(one.ours[ours.key], theirs(one.theirs)) for one in group] for group in groups]
+            low, high = interval(pairs)
+            found = spearman(*zip(*chain(*pairs), strict=True))
+            cells.append(f"{found:+.2f} ({low:+.2f} to {high:+.2f})")
         yield f"| {ours.heading} | {' | '.join(cells)} |"
 
 
@@ -169,11 +178,14 @@ def spearman(values: Sequence[float], others: Sequence[float]) -> float:
     return products / size if size else 0.0
 
 
-def interval(values: Sequence[float], others: Sequence[float]) -> tuple[float, float]:
-    """The 95 % interval of the rank correlation, by resampling videos."""
+def interval(pairs: Sequence[Sequence[tuple[float, float]]]) -> tuple[float, float]:
+    """The 95 % interval of the rank correlation, by resampling pictures, each with the pairs of its videos.
+
+    Videos of one picture are alike, so that resampling them one by one would promise too much.
+    """
     draw = random.Random(0)
-    pairs = [*zip(values, others, strict=True)]
-    found = sorted(spearman(*zip(*draw.choices(pairs, k=len(pairs)), strict=True)) for _ in range(_RESAMPLES))
+    resampled = (chain(*draw.choices(pairs, k=len(pairs))) for _ in range(_RESAMPLES))
+    found = sorted(spearman(*zip(*some, strict=True)) for some in resampled)
     return found[round(0.025 * _RESAMPLES)], found[round(0.975 * _RESAMPLES) - 1]
 
 

@@ -32,7 +32,8 @@ class AlignmentConfig:
     answers to noise alone does not count then. It costs another call of the model on the originals, without
     gradients; docs/measured.md has the figures."""
     p: float = 0.5
-    """Part of the cross-frame attentions that take the original's correspondence; 0 = none."""
+    """Part of the cross-frame attentions (of Wan: self-attentions) that take the original's correspondence;
+    0 = none."""
     first_frame_only: bool = False
     """Take over the correspondence with the first frame alone, and not also that within the frame."""
     detach_source: bool = False
@@ -82,8 +83,8 @@ def check_pairs(call: VideoCall, num_videos: int, num_layers: int) -> Tensor:
     if swaps_L is None or swaps_L.shape != (num_layers,) or swaps_L.dtype != torch.bool:
         found = "missing" if swaps_L is None else f"{tuple(swaps_L.shape)} of {swaps_L.dtype}"
         raise ValueError(
-            f"`swaps_L` must say yes or no for each of the U-Net's {num_layers} cross-frame attentions, but "
-            f"it is {found}."
+            f"`swaps_L` must say yes or no for each of the model's {num_layers} attentions that can be "
+            f"aligned, but it is {found}."
         )
     return swaps_L
 
@@ -120,6 +121,21 @@ def align_attention(
         still_BFCN = rearrange(tokens_YFC, "(b n) f c -> b f c n", b=call.stills.num_videos)
         call.stills.scores[place] = motion_scores(still_BFCN[:, int(config.exclude_first) :])
     return tokens_YFC
+
+
+def align_tokens(
+    tokens_BLC: Tensor, call: VideoCall, config: AlignmentConfig, place: object = None
+) -> Tensor:
+    """What an attention over all frames at once gives, tokens (B, F N, C) frame by frame; likewise."""
+    if call.num_pairs:
+        pattern = "(two b) (f n) c -> two b f c n"
+        ori_BFCN, aug_BFCN = rearrange(tokens_BLC, pattern, two=2, f=call.num_frames)
+        aligned_BFCN = align_motion_features(ori_BFCN, aug_BFCN, config, _still_scores(call, place))
+        return torch.cat([tokens_BLC.chunk(2)[0], rearrange(aligned_BFCN, "b f c n -> b (f n) c")])
+    if call.stills:
+        still_BFCN = rearrange(tokens_BLC, "b (f n) c -> b f c n", f=call.num_frames)
+        call.stills.scores[place] = motion_scores(still_BFCN[:, int(config.exclude_first) :])
+    return tokens_BLC
 
 
 def _still_scores(call: VideoCall, place: object) -> Tensor | None:

@@ -6,6 +6,7 @@ from datetime import date
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -73,25 +74,37 @@ def trained_action(
 
 def action_header(learned: Learned, prediction: Prediction) -> dict[str, str]:
     """Further entries of the file's header: the standard's (modelspec), and how the action was trained."""
-    config = learned.config
-    method, size = config.method, config.method.augment.size
-    told = method_settings(method)
+    method = learned.config.method
     settings = {
         "trainable": method.trainable,
         "cfa": "current+first",
         "noise_schedule": {"linear": [BETA_START, BETA_END, NUM_TIMESTEPS]},
+        "timestep": {"cosine": method.timesteps.alpha},
+        "inference": {"steps": SamplerConfig.steps, "cfg": SamplerConfig.cfg, "adain": 1.0},
+    }
+    return {
+        **learned_header(learned),
+        "modelspec.prediction_type": MODELSPEC[prediction],
+        **flash_entries(settings),
+    }
+
+
+def learned_header(learned: Learned) -> dict[str, str]:
+    """Entries of any file with what was learned, on whatever base: how, from what, limits and use."""
+    config = learned.config
+    method, size = config.method, config.method.augment.size
+    told = method_settings(method)
+    settings = {
         "sampling": {"stride": config.sampling.stride, "fps": round(learned.fps, 3)},
         "align": {
             **{name: told[name] for name in ("twins", "shared_noise") if name in told},
             **told["alignment"],
         },
         "augment": told["augment"],
-        "timestep": {"cosine": method.timesteps.alpha},
         "steps": learned.steps,
         "lr": config.loop.learning_rate,
         "seed": config.seed,
         "data": {"n_clips": len(learned.clip_hashes), "sha256": learned.clip_hashes},
-        "inference": {"steps": SamplerConfig.steps, "cfg": SamplerConfig.cfg, "adain": 1.0},
         "code_version": code_version(),
     }
     return {
@@ -99,9 +112,13 @@ def action_header(learned: Learned, prediction: Prediction) -> dict[str, str]:
         **action_card(),
         "modelspec.date": date.today().isoformat(),
         "modelspec.resolution": f"{size}x{size}",
-        "modelspec.prediction_type": MODELSPEC[prediction],
-        **{f"flash.{key}": json.dumps(value) for key, value in settings.items()},
+        **flash_entries(settings),
     }
+
+
+def flash_entries(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Settings as entries of a header, in JSON."""
+    return {f"flash.{key}": json.dumps(value) for key, value in settings.items()}
 
 
 def code_version() -> str:

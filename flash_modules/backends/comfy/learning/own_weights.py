@@ -49,6 +49,37 @@ def baked(name: str, plain: tuple, *patches: tuple) -> Tensor:
     return comfy.lora.calculate_weight(list(patches), wide, name)
 
 
+@torch.no_grad()
+def shared_weights(model: ModelPatcher, endings: tuple[str, ...]) -> dict[str, Tensor]:
+    """The MODEL's own weights whose names end so, by their names in its network, with patches baked in.
+
+    Those without a patch lie where the MODEL's do, and must not be written to; others are copies in the
+    weight's dtype. Quantised ones are spelled out.
+    """
+    names = [name for name in model.model.state_dict() if name.startswith(MODEL) and name.endswith(endings)]
+    weights = current_weights(model, names)
+    return {name.removeprefix(MODEL): _usable(weight) for name, weight in weights.items()}
+
+
+@torch.no_grad()
+def current_weights(model: ModelPatcher, names: Iterable[str]) -> dict[str, Tensor]:
+    """The MODEL's weights of these names, with patches baked in where there are some."""
+    return {name: _weight(name, *patches) for name, patches in key_patches(model, names).items()}
+
+
+def _weight(name: str, plain: tuple, *patches: tuple) -> Tensor:
+    weight, convert = plain
+    return baked(name, plain, *patches).to(weight.dtype) if patches else convert(weight, inplace=False)
+
+
+def _usable(weight: Tensor) -> Tensor:
+    """The same memory as a tensor that gradients go through: ComfyUI makes its weights in inference mode."""
+    if not weight.is_inference():
+        return weight
+    place = weight.storage_offset(), weight.shape, weight.stride()
+    return torch.empty(0, dtype=weight.dtype, device=weight.device).set_(weight.untyped_storage(), *place)
+
+
 def other_changes(model: ModelPatcher, known: Collection[str] = ("model_sampling",)) -> Iterator[str]:
     """All that changes what the MODEL computes, beside weight patches and what is known, by name.
 

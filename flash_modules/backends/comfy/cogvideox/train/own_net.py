@@ -5,11 +5,10 @@ import comfy.utils
 import torch
 from comfy.ldm.cogvideo.model import CogVideoXTransformer3DModel
 from comfy.model_patcher import ModelPatcher
-from torch import Tensor
 
 from .....files.tensor_file import fingerprint
 from .....flexiact.training.token_training import KNOWN_BY
-from ...learning.own_weights import MODEL, baked, key_patches, other_changes
+from ...learning.own_weights import MODEL, current_weights, other_changes, shared_weights
 from ..corrections import CORRECTED, corrections
 from ..kinds import check_model
 from ..names import core_name
@@ -41,37 +40,20 @@ def check_learnable(model: ModelPatcher) -> None:
 def own_net(model: ModelPatcher) -> CogVideoXTransformer3DModel:
     """The MODEL's transformer, corrected, with LoRAs baked in; its layers cast weights as they need.
 
-    Weights without a LoRA lie where the MODEL's do, and nothing here writes to them: copies take 10 GiB.
+    Weights without a LoRA lie where the MODEL's do: copies take 10 GiB.
     """
     with torch.device("meta"):
         config = model.model.model_config.unet_config
         net = CogVideoXTransformer3DModel(**config, operations=comfy.ops.manual_cast)
     net.eval().requires_grad_(False)
-    names = [name for name in model.model.state_dict() if name.startswith(MODEL) and name.endswith(_WEIGHTS)]
-    patches = key_patches(model, names)
-    weights = {name.removeprefix(MODEL): _usable(_weight(name, *each)) for name, each in patches.items()}
-    net.load_state_dict(weights, assign=True)
+    net.load_state_dict(shared_weights(model, _WEIGHTS), assign=True)
     for path, value in corrections(net).items():
         comfy.utils.set_attr(net, path, value)
     return net
-
-
-def _weight(name: str, plain: tuple, *patches: tuple) -> Tensor:
-    """The weight itself, or a copy with its patches, in its own dtype; a quantised one is spelled out."""
-    weight, convert = plain
-    return baked(name, plain, *patches).to(weight.dtype) if patches else convert(weight, inplace=False)
-
-
-def _usable(weight: Tensor) -> Tensor:
-    """The same memory as a tensor that gradients go through: ComfyUI makes its weights in inference mode."""
-    if not weight.is_inference():
-        return weight
-    place = weight.storage_offset(), weight.shape, weight.stride()
-    return torch.empty(0, dtype=weight.dtype, device=weight.device).set_(weight.untyped_storage(), *place)
 
 
 @torch.no_grad()
 def base_fingerprint(model: ModelPatcher) -> str:
     """What a run knows the MODEL by, with LoRAs: equal to that of the other host."""
     names = {MODEL + core_name(name): name for name in KNOWN_BY}
-    return fingerprint({names[key]: _weight(key, *each) for key, each in key_patches(model, names).items()})
+    return fingerprint({names[key]: weight for key, weight in current_weights(model, names).items()})

@@ -4,7 +4,7 @@ All that a layer must know stands in the options of this one call, so that a lay
 backward pass does the same, whatever ran in between.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,7 +15,6 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock, UNetModel
 from comfy.utils import unet_to_diffusers
 from einops import rearrange, repeat
 from torch import Tensor, nn
-from torch.utils import checkpoint
 
 from .....animatediff.motion_module import MotionModel, TemporalAttention, check_num_frames
 from .....attention import attend
@@ -28,7 +27,9 @@ from .....flash.motion_alignment import (
     align_queries_keys,
     check_pairs,
 )
-from .....flash.training.action_training import CHECKPOINTING, Checkpointing
+from .....flash.training.action_training import Checkpointing
+from ...learning.again import Again
+from ...learning.own_attention import own_attention
 from ..options import CALL, Block, MotionCall
 from ..places import find_places
 from ..v1_norms import pool_output, pooled_resnet
@@ -44,21 +45,7 @@ class Learning:
     config: AlignmentConfig
     layers: Mapping[Block, int]
     """Where a block's self-attention stands among the aligned layers."""
-    checkpointing: Checkpointing
-
-    def motion_again(self, run: Callable[..., Tensor], *args: Tensor) -> Tensor:
-        """`run(*args)`, again in the backward pass where motion layers are checkpointed."""
-        return _again(run, *args) if self.checkpointing != "none" else run(*args)
-
-    def block_again(self, run: Callable[..., Tensor], *args: Tensor) -> Tensor:
-        """The same where the blocks of the base are."""
-        return _again(run, *args) if self.checkpointing == "all" else run(*args)
-
-
-def _again(run: Callable[..., Tensor], *args: Tensor) -> Tensor:
-    if not torch.is_grad_enabled():
-        return run(*args)
-    return checkpoint.checkpoint(run, *args, use_reentrant=False, preserve_rng_state=False)
+    again: Again
 
 
 class LearningUNet(nn.Module):
@@ -74,15 +61,11 @@ class LearningUNet(nn.Module):
         self.layers: Sequence[str] = list(names)
         """Names of the aligned layers, of which `draw_layers` draws: down, up, middle."""
         self._indices = {block: index for index, block in enumerate(names.values())}
-        self.checkpointing: Checkpointing = "none"
+        self._again = Again("none")
 
     def set_checkpointing(self, checkpointing: Checkpointing) -> None:
         """Choose one of CHECKPOINTING from now on. Raises ValueError for others."""
-        if checkpointing not in CHECKPOINTING:
-            raise ValueError(
-                f"`checkpointing` must be one of {', '.join(CHECKPOINTING)}, but it is '{checkpointing}'."
-            )
-        self.checkpointing = checkpointing
+        self._again = Again(checkpointing)
 
     def forward(
         self,
@@ -115,10 +98,9 @@ class LearningUNet(nn.Module):
         """Fresh `transformer_options`: the U-Net writes into them."""
         options = {
             CALL: MotionCall(self.motion, self.places, video, replaced=frozenset()),
-            LEARNING: Learning(self.config, self._indices, self.checkpointing),
+            LEARNING: Learning(self.config, self._indices, self._again),
             "cond_or_uncond": [0],
-            # Never the kernel that ComfyUI was started with: some have no backward, and say nothing.
-            "optimized_attention_override": _our_attention,
+            "optimized_attention_override": own_attention,
             "patches": {
                 "forward_timestep_embed_patch": [
                     (SpatialTransformer, _after_transformer),
@@ -163,12 +145,6 @@ def _block(name: str) -> Block:
     }[side]
 
 
-def _our_attention(func, q, k, v, heads, mask=None, **kwargs):
-    assert mask is None
-    assert not kwargs.get("skip_reshape")
-    return attend(q, k, v, heads)
-
-
 def _attend_to_first_frame(q_XNC, k_XNC, v_XNC, extra_options):
     """Cross-frame attention in which twins take the originals' correspondence where it was drawn (Eq. 5)."""
     learning: Learning = extra_options[LEARNING]
@@ -185,7 +161,7 @@ def _attend_to_first_frame(q_XNC, k_XNC, v_XNC, extra_options):
 def _after_transformer(layer, x, emb, context, transformer_options, *_):
     learning: Learning = transformer_options[LEARNING]
     own = dict(transformer_options)  # run again, the layer would find the last block's name in a shared one
-    x = learning.block_again(lambda x, context: layer(x, context, own), x, context)
+    x = learning.again.block(lambda x, context: layer(x, context, own), x, context)
     transformer_options["transformer_index"] += 1
     return _run_motion(x, SpatialTransformer, transformer_options)
 
@@ -195,7 +171,7 @@ def _after_resnet(layer, x, emb, context, transformer_options, *_):
     call: MotionCall = transformer_options[CALL]
     run = partial(pooled_resnet, layer) if call.net.config.pool_resnet_norms else layer
     more = (call.video.num_frames,) if call.net.config.pool_resnet_norms else ()
-    x = learning.block_again(lambda x, emb: run(x, emb, *more), x, emb)
+    x = learning.again.block(lambda x, emb: run(x, emb, *more), x, emb)
     return _run_motion(x, ResBlock, transformer_options)
 
 
@@ -206,7 +182,7 @@ def _run_motion(x, layer_class: type[nn.Module], transformer_options):
     if name is None:
         return x
     run = partial(_aligned_motion, call.net.get_submodule(name), call.video, learning.config)
-    call.last_features_XCHW = learning.motion_again(run, x)
+    call.last_features_XCHW = learning.again.motion(run, x)
     return call.last_features_XCHW
 
 

@@ -1,0 +1,1 @@
+"""Learning an action on Wan 2.2."""

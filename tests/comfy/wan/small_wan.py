@@ -1,0 +1,144 @@
+"""A small random Wan2.2 TI2V-5B as diffusers' transformer and ComfyUI's MODEL, with a small VAE and UMT5."""
+
+import io
+from types import SimpleNamespace
+
+import torch
+from diffusers import WanTransformer3DModel
+from torch import Tensor
+
+from flash_pack.tests.backends.small_models import randomise
+
+CHANNELS, LAYERS, WIDTH, TEXT_WIDTH = 48, 4, 128, 4096
+"""ComfyUI takes heads of 128, so the small one has a single head; its text is as wide as UMT5-XXL's."""
+FRAMES, HEIGHT, WIDTH_LATENT = 3, 4, 6
+"""Of latents."""
+SHAPE_FCHW = (FRAMES, CHANNELS, HEIGHT, WIDTH_LATENT)
+TEXT = 7
+
+
+def draw(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def difference(one: Tensor, other: Tensor) -> float:
+    """Root mean square of the difference, relative to that of the other."""
+    return float((one - other).norm() / other.norm())
+
+
+def small_twin(layers: int = LAYERS, heads: int = 1) -> WanTransformer3DModel:
+    """diffusers' transformer."""
+    return randomise(
+        WanTransformer3DModel(
+            num_attention_heads=heads,
+            attention_head_dim=WIDTH // heads,
+            in_channels=CHANNELS,
+            out_channels=CHANNELS,
+            text_dim=TEXT_WIDTH,
+            ffn_dim=160,
+            num_layers=layers,
+            rope_max_seq_len=64,
+        ),
+        3,
+    )
+
+
+_NAMES = (
+    ("condition_embedder.time_embedder.linear_1", "time_embedding.0"),
+    ("condition_embedder.time_embedder.linear_2", "time_embedding.2"),
+    ("condition_embedder.time_proj", "time_projection.1"),
+    ("condition_embedder.text_embedder.linear_1", "text_embedding.0"),
+    ("condition_embedder.text_embedder.linear_2", "text_embedding.2"),
+    (".attn1.to_out.0", ".self_attn.o"),
+    (".attn2.to_out.0", ".cross_attn.o"),
+    (".attn1.to_", ".self_attn."),
+    (".attn2.to_", ".cross_attn."),
+    (".attn1.", ".self_attn."),
+    (".attn2.", ".cross_attn."),
+    (".ffn.net.0.proj", ".ffn.0"),
+    (".ffn.net.2", ".ffn.2"),
+    (".norm2.", ".norm3."),
+    ("scale_shift_table", "modulation"),
+    ("proj_out", "head.head"),
+)
+
+
+def core_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """diffusers' weights by the names of the original code, which are ComfyUI's."""
+    found = {}
+    for name, weight in weights.items():
+        for theirs, ours in _NAMES:
+            name = name.replace(theirs, ours)
+        found["head.modulation" if name == "modulation" else name] = weight.clone()
+    return found
+
+
+def comfyui_model(twin: WanTransformer3DModel, dtype: torch.dtype = torch.float32):
+    """ComfyUI's MODEL with the same weights, by its own loader."""
+    import comfy.sd
+
+    weights = {name: weight.to(dtype) for name, weight in core_names(twin.state_dict()).items()}
+    return comfy.sd.load_diffusion_model_state_dict(weights, model_options={"dtype": dtype})
+
+
+def comfyui_vae():
+    """ComfyUI's VAE of Wan 2.2, narrower than it takes every one for, with random weights."""
+    import comfy.ldm.wan.vae2_2 as core
+    import comfy.sd
+
+    whole = core.WanVAE
+
+    class Narrow(whole):
+        def __init__(self, **config):
+            super().__init__(**{**config, "dim": 8, "dec_dim": 8, "num_res_blocks": 1})
+
+    try:
+        core.WanVAE = Narrow
+        layout = {"z_dim": CHANNELS, "dim_mult": [1, 2, 4, 4], "temperal_downsample": [False, True, True]}
+        with torch.inference_mode(False):
+            weights = randomise(Narrow(**layout, attn_scales=[]), 5).state_dict()
+        return comfy.sd.VAE(sd={name: w.clone() for name, w in weights.items()}, dtype=torch.float32)
+    finally:
+        core.WanVAE = whole
+
+
+def _tokenizer_model() -> Tensor:
+    """A SentencePiece model of a few words, as a CLIP file holds it."""
+    import sentencepiece
+
+    words = [
+        "a person is jumping over a beam",
+        "chopping wood in a garden",
+        "soccer, arm wave!",
+        "(very:1.2)",
+    ]
+    file = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(words * 8),
+        model_writer=file,
+        vocab_size=60,
+        hard_vocab_limit=False,
+        pad_id=0,
+        eos_id=1,
+        unk_id=2,
+        bos_id=-1,
+        minloglevel=2,
+    )
+    return torch.frombuffer(bytearray(file.getvalue()), dtype=torch.uint8)
+
+
+def comfyui_clip():
+    """ComfyUI's CLIP of the type wan, with a UMT5 of two layers and a tokenizer of a few words."""
+    import comfy.sd
+    from comfy.text_encoders.wan import WanT5Tokenizer, te
+
+    target = SimpleNamespace(params={}, clip=te(), tokenizer=WanT5Tokenizer)
+    small = {"vocab_size": 64, "d_kv": 8, "d_ff": 24, "num_layers": 2, "num_heads": 2, "d_model": TEXT_WIDTH}
+    clip = comfy.sd.CLIP(
+        target,
+        model_options={"umt5xxl_model_config": small, "dtype": torch.float32},
+        tokenizer_data={"spiece_model": _tokenizer_model()},
+    )
+    with torch.inference_mode(False):
+        randomise(clip.cond_stage_model.umt5xxl.transformer, 9)
+    return clip

@@ -4,13 +4,15 @@ Not in the paper (FLASH, arXiv:2503.00276): all of it. The stride and the spread
 """
 
 import hashlib
+import math
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
-from .clips import Clip
+from .clips import Clip, Clips, Skipped
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,12 +24,35 @@ class SamplingConfig:
     """One of so many frames, from a random start, in clips of 24 to 30 frames per second (AnimateDiff); in
     slower and faster ones what lasts as long. A clip too short for that is spread evenly, from end to end.
     None spreads every clip."""
+    fps: float | None = None
+    """So many frames a second of real time, from a random start, whatever the stride; clips are never slowed
+    down: a short one gives fewer frames, and one with fewer frames a second shows some again."""
+    frames_step: int = 1
+    """With `fps`: of a short clip one frame is taken and then a multiple of so many, as a video's VAE needs
+    them."""
 
     def __post_init__(self) -> None:
         if self.num_frames < 2:
             raise ValueError(f"A video needs 2 frames or more, but `num_frames` is {self.num_frames}.")
         if self.stride is not None and self.stride < 1:
             raise ValueError(f"`stride` must be 1 or more, but it is {self.stride}.")
+        if self.fps is not None and not 0.0 < self.fps < math.inf:
+            raise ValueError(f"`fps` must be a number above 0, but it is {self.fps}: 24 is usual.")
+        if (self.num_frames - 1) % self.frames_step:
+            raise ValueError(
+                f"`num_frames` must be 1 more than a multiple of {self.frames_step}, but it is "
+                f"{self.num_frames}: {self.whole_frames(self.num_frames)} would do."
+            )
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All of it, for the settings of a run; what came later is told only where it is used."""
+        told = {"num_frames": self.num_frames, "stride": self.stride}
+        return told if self.fps is None else {**told, "fps": self.fps, "frames_step": self.frames_step}
+
+    def whole_frames(self, count: int) -> int:
+        """The most frames that can be taken where there are so many: 1 and a multiple of `frames_step`."""
+        return (count - 1) // self.frames_step * self.frames_step + 1
 
 
 @dataclass(frozen=True)
@@ -64,15 +89,61 @@ def seeded(seed: int, *place: str | int) -> torch.Generator:
 def take_frames(clip: Clip, config: SamplingConfig, generator: torch.Generator) -> Taken:
     """Which frames are taken from the clip: those that are shown at evenly spaced times."""
     times = clip.footage.times
+    if config.fps is not None:
+        return _in_real_time(times, 1 / config.fps, frames_in_real_time(clip, config), generator)
     gaps = config.num_frames - 1
     if config.stride is not None:
         interval = stride_seconds(clip, config.stride)
-        starts = bisect_right(times, times[-1] - gaps * interval + _ROUNDING)
-        if starts:
-            start = times[int(torch.randint(starts, (), generator=generator))]
-            return Taken(_shown(times, start, interval, config.num_frames), 1 / interval)
+        if _starts(times, interval, config.num_frames):
+            return _in_real_time(times, interval, config.num_frames, generator)
     interval = (times[-1] - times[0]) / gaps
     return Taken(_shown(times, times[0], interval, config.num_frames), 1 / interval)
+
+
+def frames_in_real_time(clip: Clip, config: SamplingConfig) -> int:
+    """How many frames are taken of the clip with `fps`.
+
+    Raises ValueError, with the reason, if it is too short for the fewest: one and `frames_step`.
+    """
+    assert config.fps is not None
+    times, fewest = clip.footage.times, 1 + config.frames_step
+    there = math.floor((times[-1] - times[0] + _ROUNDING) * config.fps) + 1
+    if there < fewest:
+        raise ValueError(
+            f"it lasts {clip.duration:.2f} s, and the fewest frames that can be learned from, {fewest} at "
+            f"{config.fps:g} a second, last {fewest / config.fps:.2f} s"
+        )
+    return config.whole_frames(min(there, config.num_frames))
+
+
+def long_enough(clips: Clips, config: SamplingConfig) -> Clips:
+    """The clips without those that are too short for `fps`, which are skipped. ValueError if none is left."""
+    if config.fps is None:
+        return clips
+    used: list[Clip] = []
+    skipped = list(clips.skipped)
+    for clip in clips.used:
+        try:
+            frames_in_real_time(clip, config)
+            used.append(clip)
+        except ValueError as error:
+            skipped.append(Skipped(clip.path, str(error)))
+    if not used:
+        raise ValueError(f"No clip is long enough: of {skipped[-1].path.name} {skipped[-1].reason}.")
+    return replace(clips, used=tuple(used), skipped=tuple(skipped))
+
+
+def _in_real_time(
+    times: Sequence[float], interval: float, num_frames: int, generator: torch.Generator
+) -> Taken:
+    """So many frames at such intervals in seconds, from a random start."""
+    start = times[int(torch.randint(_starts(times, interval, num_frames), (), generator=generator))]
+    return Taken(_shown(times, start, interval, num_frames), 1 / interval)
+
+
+def _starts(times: Sequence[float], interval: float, num_frames: int) -> int:
+    """Frames from which so many others can be taken."""
+    return bisect_right(times, times[-1] - (num_frames - 1) * interval + _ROUNDING)
 
 
 def stride_seconds(clip: Clip, stride: int) -> float:

@@ -1,6 +1,5 @@
 """What every run is known by, whatever it learns: these may not change while it goes on."""
 
-from dataclasses import asdict
 from typing import Any, Protocol
 
 import torch
@@ -28,7 +27,7 @@ class MachineConfig(Protocol):
 def machine_settings(config: MachineConfig, micro_batches: int) -> dict[str, Any]:
     """The settings of a training whose steps have so many micro-batches, in all processes."""
     return {
-        "sampling": asdict(config.sampling),
+        "sampling": config.sampling.settings,
         **config.loop.settings,
         "parts_of_a_step": micro_batches,
         "seed": config.seed,

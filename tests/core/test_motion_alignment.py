@@ -16,6 +16,7 @@ from flash_pack.flash_modules.flash.motion_alignment import (
     align_first_frame_correspondence,
     align_module,
     align_motion_features,
+    align_tokens,
     draw_layers,
     motion_channels,
     motion_scores,
@@ -216,14 +217,18 @@ def test_motion_is_found_beside_noise_that_deviates_more() -> None:
 
 @pytest.mark.parametrize("exclude_first", [False, True])
 def test_a_call_on_stills_notes_what_the_next_call_chooses_by(exclude_first: bool) -> None:
-    """After an attention and after a module alike; stills come back as they went in."""
+    """After attentions and modules alike; stills come back as they went in."""
     config = AlignmentConfig(relative_to_still=True, exclude_first=exclude_first, tau=50.0)
     height, width = 2, 3
     still, ori, aug = (features(B, F, C, height * width, seed=seed) for seed in (1, 2, 3))
     scores_BC = motion_scores(still[:, int(exclude_first) :])
     expected = torch.cat([ori, align_motion_features(ori, aug, config, scores_BC)])
     assert not torch.equal(expected, torch.cat([ori, align_motion_features(ori, aug, config)]))
-    for align, pattern in ((align_attention, "b f c n -> (b n) f c"), (align_module, "b f c n -> (b f) c n")):
+    for align, pattern in (
+        (align_attention, "b f c n -> (b n) f c"),
+        (align_module, "b f c n -> (b f) c n"),
+        (align_tokens, "b f c n -> b (f n) c"),
+    ):
         stills = Stills(num_videos=B)
 
         def folded(video_BFCN: Tensor, module: bool = align is align_module, p: str = pattern) -> Tensor:

@@ -6,7 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from flash_pack.flash_modules.training.sampling import SamplingConfig, clip_at_step, seeded, take_frames
+from flash_pack.flash_modules.training.clips import Clips
+from flash_pack.flash_modules.training.sampling import (
+    SamplingConfig,
+    clip_at_step,
+    long_enough,
+    seeded,
+    take_frames,
+)
 from flash_pack.tests.core.small_clips import clip, frames_shown, only_clip, write_video
 
 
@@ -88,3 +95,56 @@ def test_settings_without_sense_are_refused() -> None:
         SamplingConfig(num_frames=1)
     with pytest.raises(ValueError, match="`stride` must be 1 or more, but it is 0"):
         SamplingConfig(stride=0)
+
+
+REAL = SamplingConfig(num_frames=49, fps=24.0, frames_step=4)
+
+
+@pytest.mark.parametrize(
+    ("stored", "fps", "frames"),
+    [(300, 60, 49), (240, 24, 49), (48, 24, 45), (16, 16, 21), (49, 24, 49), (30, 30, 21), (6, 24, 5)],
+)
+def test_in_real_time_frames_are_as_far_apart_as_asked_whatever_the_clip(
+    stored: int, fps: float, frames: int
+) -> None:
+    one = clip(stored, fps)
+    for seed in range(5):
+        taken = take_frames(one, REAL, seeded(seed))
+        assert len(taken.indices) == frames
+        assert taken.fps == 24.0
+        start = taken.indices[0] / fps
+        for i, index in enumerate(taken.indices):  # the frame that is shown at that moment
+            assert index / fps <= start + i / 24 + 2e-3 < (index + 1) / fps + 2e-3
+
+
+def test_in_real_time_a_window_begins_anywhere() -> None:
+    starts = {take_frames(clip(240, 24), REAL, seeded(seed)).indices[0] for seed in range(300)}
+    assert min(starts) < 8
+    assert max(starts) > 180
+    assert all(start + 48 <= 239 for start in starts)
+
+
+def test_in_real_time_clips_that_are_too_short_are_skipped_with_the_reason() -> None:
+    short, fine = clip(4, 24, "jump", "short"), clip(60, 24, "jump", "fine")
+    with pytest.raises(ValueError, match=r"it lasts 0.17 s, and the fewest .* 5 at 24 a second, last 0.21 s"):
+        take_frames(short, REAL, seeded(0))
+    clips = long_enough(Clips((short, fine), ()), REAL)
+    assert clips.used == (fine,)
+    assert [one.path for one in clips.skipped] == [short.path]
+    assert long_enough(Clips((short,), ()), SamplingConfig()).used == (short,)
+    with pytest.raises(ValueError, match=r"No clip is long enough: of short.* it lasts 0.17 s"):
+        long_enough(Clips((short,), ()), REAL)
+
+
+def test_settings_of_runs_from_before_do_not_change() -> None:
+    assert SamplingConfig().settings == {"num_frames": 16, "stride": 4}
+    assert SamplingConfig(stride=None).settings == {"num_frames": 16, "stride": None}
+    assert REAL.settings == {"num_frames": 49, "stride": 4, "fps": 24.0, "frames_step": 4}
+
+
+def test_frames_that_a_video_cannot_have_are_refused() -> None:
+    with pytest.raises(ValueError, match="1 more than a multiple of 4, but it is 48: 45 would do"):
+        SamplingConfig(num_frames=48, fps=24.0, frames_step=4)
+    for fps in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="`fps` must be a number above 0"):
+            SamplingConfig(fps=fps)

@@ -28,6 +28,8 @@ _STILL = 3 / 255
 
 _TILE, _MARGIN, _TEXT = 96, 8, 18
 """Pixels of the contact sheet."""
+_MOST_TILES = 32
+"""Frames of a clip in the contact sheet."""
 
 
 @dataclass(frozen=True)
@@ -85,12 +87,18 @@ def _look(
     clip: Clip, sampling: SamplingConfig, augment: AugmentConfig, generator: torch.Generator, show: bool
 ) -> _Seen:
     drawn = draw_clip(clip, sampling, augment, generator)
-    notes = tuple(_notes(clip, drawn.taken, drawn.video_FCHW, augment.size))
+    notes = tuple(_notes(clip, drawn.taken, drawn.video_FCHW, augment.size, sampling))
     if not show:
         return _Seen(clip, drawn.taken, notes, strips=None)
     pair = augmented_pair(drawn.video_FCHW, augment.size, drawn.augmentation)
-    original, twin = (torch.cat(list(adaptive_avg_pool2d(video, _TILE)), dim=-1) for video in pair)
+    original, twin = (torch.cat(list(adaptive_avg_pool2d(_some(video), _TILE)), dim=-1) for video in pair)
     return _Seen(clip, drawn.taken, notes, (original, twin))
+
+
+def _some(video_FCHW: Tensor) -> Tensor:
+    """Frames from first to last, no more than the sheet has room for."""
+    count = min(len(video_FCHW), _MOST_TILES)
+    return video_FCHW[torch.linspace(0, len(video_FCHW) - 1, count).round().long()]
 
 
 def _caption_notes(clip: Clip, caption_note: Callable[[str], str | None]) -> Iterator[str]:
@@ -99,17 +107,24 @@ def _caption_notes(clip: Clip, caption_note: Callable[[str], str | None]) -> Ite
         yield f"{clip.caption_file.name}: {note}" if clip.caption_file else note
 
 
-def _notes(clip: Clip, taken: Taken, video_FCHW: Tensor, size: int) -> Iterator[str]:
+def _notes(
+    clip: Clip, taken: Taken, video_FCHW: Tensor, size: int, sampling: SamplingConfig
+) -> Iterator[str]:
     """What the user may want to mend in this clip, and what was done to it."""
     yield from clip.notes
     num_frames = len(taken.indices)
     repeats = _repeats(video_FCHW)
+    again = num_frames - len(set(taken.indices))
     if repeats == num_frames - 1:
         yield "nothing moves in it: take it away"
-    elif len(set(taken.indices)) < num_frames:
-        yield f"too few frames at even times: {num_frames - len(set(taken.indices))} are taken twice or more"
+    elif again and sampling.fps:
+        yield f"{clip.fps:.3g} frames a second are fewer than {taken.fps:.3g}: {again} are shown again"
+    elif again:
+        yield f"too few frames at even times: {again} are taken twice or more"
     elif repeats:
         yield f"{repeats} of {num_frames} frames repeat the one before: cut pauses and still pictures out"
+    if num_frames < sampling.num_frames:
+        yield f"it is short: {num_frames} of {sampling.num_frames} frames are taken"
     if taken.fps < _SLOWEST_FPS:
         yield f"{taken.fps:.1f} frames per second show a motion in steps: cut it to the action alone"
     if min(clip.size) < size:
@@ -172,7 +187,7 @@ def _sheet(seen: Sequence[_Seen]) -> Image.Image:
     """Originals above their twins, a clip below the other, with their names."""
     shown = [one for one in seen if one.strips]
     row = _TEXT + 2 * _TILE + _MARGIN
-    width = 2 * _MARGIN + max(len(one.taken.indices) for one in shown) * _TILE
+    width = 2 * _MARGIN + max(min(len(one.taken.indices), _MOST_TILES) for one in shown) * _TILE
     sheet = Image.new("RGB", (width, _MARGIN + len(shown) * row), "white")
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(12)

@@ -169,7 +169,7 @@ def make_case(
 ) -> Case:
     """The middle of a clip, in this size; with a base also as that draws it."""
     video_FCHW = clip.read(take_frames(clip, sampling, seeded(number)).indices)
-    video_FCHW = crop(video_FCHW, size, _MIDDLE)
+    video_FCHW = crop(video_FCHW, (size, size), _MIDDLE)
     distorted_FCHW = distort(video_FCHW[1:], DistortionConfig(), seeded(number, "exam"))
     encoded_FCHW, wrong_FCHW = (
         encode_picture(vae, rearrange(video, "f c h w -> f h w c")) for video in (video_FCHW, distorted_FCHW)

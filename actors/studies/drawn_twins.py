@@ -30,13 +30,13 @@ class DrawnTwinPool(LatentPool):
 
     def draw_videos(self, number: int, turn: int) -> tuple[Tensor, ...]:
         """The clip, and its motion in a look that the small base has seen, cropped alike."""
-        drawn, size = self.draw(number, turn), self.augment.size
+        drawn = self.draw(number, turn)
         look = torch.randint(2**31, (), generator=seeded(self.seed, "look", number, turn))
         motion = self.motions[number // self.config.per_clip]
-        twin_FHWC = clip_video(make_clip(motion, draw_look(int(look)), size=size))
+        twin_FHWC = clip_video(make_clip(motion, draw_look(int(look)), size=self.augment.size))
         twin_FCHW = rearrange(twin_FHWC[list(drawn.taken.indices)], "f h w c -> f c h w")
         videos = (drawn.video_FCHW, twin_FCHW)
-        return tuple(crop(video_FCHW, size, drawn.augmentation) for video_FCHW in videos)
+        return tuple(crop(video_FCHW, self.augment.shape, drawn.augmentation) for video_FCHW in videos)
 
 
 class DrawnTwinTraining(ActionTraining[DiffusersHost]):

@@ -22,9 +22,11 @@ class AugmentConfig:
     """Ranges that the draws of a clip come from. Not in the paper: sizes of the crop, chance of a flip."""
 
     size: int = 512
-    """Height and width in pixels of both videos."""
+    """Height in pixels of both videos, and their width unless there is one."""
+    width: int | None = None
+    """In pixels; None = squares."""
     zoom: float = 1.15
-    """The short side is scaled to between `size` and `zoom` x `size` before the crop."""
+    """Pictures are scaled so that they cover the crop by 1 to `zoom` before it is cut out."""
     flip: float = 0.5
     """Chance of a horizontal flip."""
     kernels: tuple[int, ...] = (3, 5, 7, 9)
@@ -38,10 +40,11 @@ class AugmentConfig:
     """Hue turns by up to this part of the circle, both ways."""
 
     def __post_init__(self) -> None:
-        if self.size < 8 or self.size % 8:
-            raise ValueError(
-                f"`size` must be a multiple of 8 pixels, but it is {self.size}: 512 is the paper's."
-            )
+        for name, pixels in (("size", self.size), ("width", self.shape[1])):
+            if pixels < 8 or pixels % 8:
+                raise ValueError(
+                    f"`{name}` must be a multiple of 8 pixels, but it is {pixels}: 512 is the paper's."
+                )
         if not 1.0 <= self.zoom <= 4.0:
             raise ValueError(f"`zoom` must lie between 1 and 4, but it is {self.zoom}: 1 crops the least.")
         if not 0.0 <= self.flip <= 1.0:
@@ -60,9 +63,19 @@ class AugmentConfig:
             raise ValueError(f"`hue` must lie between 0 and 0.5, but it is {self.hue}: 0.25 is the paper's.")
 
     @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of both videos."""
+        return self.size, self.width or self.size
+
+    @property
     def short_side(self) -> int:
-        """Pixels from which every crop is made smaller, and none larger."""
-        return int(self.size * self.zoom) + 1
+        """Pixels of a clip's short side from which every crop is made smaller, and none larger."""
+        return int(max(self.shape) * self.zoom) + 1
+
+    @property
+    def side(self) -> int:
+        """Pixels of the square that is as large as the videos."""
+        return math.isqrt(math.prod(self.shape))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +108,7 @@ def draw_augmentation(config: AugmentConfig, generator: torch.Generator) -> Augm
         zoom=1 + (config.zoom - 1) * zoom,
         top=top,
         left=left,
-        kernel=kernel_at(config.kernels[int(kernel * len(config.kernels))], config.size, config.kernels_of),
+        kernel=kernel_at(config.kernels[int(kernel * len(config.kernels))], config.side, config.kernels_of),
         colours=tuple(drawn[i] for i in order),
     )
 
@@ -124,28 +137,29 @@ def strange_look(drawn: Augmentation, config: AugmentConfig, generator: torch.Ge
     return replace(drawn, colours=tuple(colours))
 
 
-def augmented_pair(video_FCHW: Tensor, size: int, drawn: Augmentation) -> tuple[Tensor, Tensor]:
-    """The original and its twin, both flipped and cropped alike to size x size; RGB in [0, 1]."""
+def augmented_pair(video_FCHW: Tensor, shape: tuple[int, int], drawn: Augmentation) -> tuple[Tensor, Tensor]:
+    """The original and its twin, both flipped and cropped alike to (height, width); RGB in [0, 1]."""
     if video_FCHW.ndim != 4 or video_FCHW.shape[1] != 3 or not video_FCHW.is_floating_point():
         raise ValueError(
             "A clip must be RGB frames (frames, 3, height, width) of floats between 0 and 1, but it is "
             f"{tuple(video_FCHW.shape)} of {video_FCHW.dtype}."
         )
-    original_FCHW = crop(video_FCHW, size, drawn)
+    original_FCHW = crop(video_FCHW, shape, drawn)
     return original_FCHW, restyle(original_FCHW, drawn)
 
 
-def crop(video_FCHW: Tensor, size: int, drawn: Augmentation) -> Tensor:
-    """The drawn window (F, C, size, size) of all frames, flipped if that was drawn.
+def crop(video_FCHW: Tensor, shape: tuple[int, int], drawn: Augmentation) -> Tensor:
+    """The drawn window of all frames, of this height and width, flipped if that was drawn.
 
     Not in the paper: sizes are reached by bilinear scaling that keeps the aspect, without aliases.
     """
     height, width = video_FCHW.shape[-2:]
-    scale = size * drawn.zoom / min(height, width)
-    height, width = max(size, round(height * scale)), max(size, round(width * scale))
+    rows, columns = shape
+    scale = max(rows * drawn.zoom / height, columns * drawn.zoom / width)
+    height, width = max(rows, round(height * scale)), max(columns, round(width * scale))
     scaled_FCHW = interpolate(video_FCHW, (height, width), mode="bilinear", antialias=True)
-    top, left = int(drawn.top * (height - size + 1)), int(drawn.left * (width - size + 1))
-    window_FCHW = scaled_FCHW[..., top : top + size, left : left + size]
+    top, left = int(drawn.top * (height - rows + 1)), int(drawn.left * (width - columns + 1))
+    window_FCHW = scaled_FCHW[..., top : top + rows, left : left + columns]
     window_FCHW = window_FCHW.clamp(0, 1)  # rounding of the scaling; and a view would keep all pixels alive
     return window_FCHW.flip(-1) if drawn.flip else window_FCHW
 

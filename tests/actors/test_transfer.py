@@ -60,8 +60,10 @@ def test_a_perfect_twin_is_the_same_motion_in_another_look(tmp_path: Path, tiny_
         look = draw_look(int(torch.randint(2**31, (), generator=seeded(0, "look", 1, turn))))
         twin_FHWC, own_FHWC = (clip_video(make_clip(clip.motion, one, size=64)) for one in (look, clip.look))
         assert look != clip.look
-        assert torch.equal(twin_FCHW, crop(rearrange(twin_FHWC, "f h w c -> f c h w"), 64, augmentation))
-        own_FCHW = crop(rearrange(own_FHWC, "f h w c -> f c h w"), 64, augmentation)
+        assert torch.equal(
+            twin_FCHW, crop(rearrange(twin_FHWC, "f h w c -> f c h w"), (64, 64), augmentation)
+        )
+        own_FCHW = crop(rearrange(own_FHWC, "f h w c -> f c h w"), (64, 64), augmentation)
         assert (original_FCHW - own_FCHW).abs().mean() < 0.02  # the clip was a WebP file
         twins.append(twin_FCHW)
     assert not torch.allclose(*twins, atol=0.1)

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from flash_pack.flash_modules import cli
+from flash_pack.flash_modules.flash.augment import AugmentConfig
 from flash_pack.flash_modules.flash.training import preview as preview_file
 from flash_pack.flash_modules.flash.training.exam import draw_aside
 from flash_pack.flash_modules.training.clips import find_clips
@@ -88,9 +89,11 @@ def test_picture_shows_originals_above_their_twins(
 ) -> None:
     """Each tile is one frame of one video: here grey by its place, and the twin red."""
 
-    def pair(video_FCHW: torch.Tensor, size: int, drawn: object) -> tuple[torch.Tensor, torch.Tensor]:
-        grey_FCHW = torch.linspace(0, 0.8, len(video_FCHW)).view(-1, 1, 1, 1).expand(-1, 3, size, size)
-        red_FCHW = torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1).expand(len(video_FCHW), 3, size, size)
+    def pair(
+        video_FCHW: torch.Tensor, shape: tuple[int, int], drawn: object
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        grey_FCHW = torch.linspace(0, 0.8, len(video_FCHW)).view(-1, 1, 1, 1).expand(-1, 3, *shape)
+        red_FCHW = torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1).expand(len(video_FCHW), 3, *shape)
         return grey_FCHW, red_FCHW
 
     monkeypatch.setattr(preview_file, "augmented_pair", pair)
@@ -231,3 +234,19 @@ def test_lines_say_which_clip_is_kept_aside(
     said = [i for i, line in enumerate(lines) if "kept aside for the exam" in line]
     assert len(said) == 1
     assert lines[said[0] - 1].startswith(f"jump/{kept}.mp4")
+
+
+def test_oblong_videos_in_real_time_are_shown_as_they_are_seen(tmp_path: Path) -> None:
+    write_clip(tmp_path / "jump" / "a.mp4", 60)
+    lines: list[str] = []
+    sheet = preview_file.preview_clips(
+        find_clips([tmp_path / "jump"]),
+        SamplingConfig(num_frames=49, fps=20.0, frames_step=4),
+        AugmentConfig(size=32, width=64),
+        seed=0,
+        on_line=lines.append,
+    )
+    assert sheet.width == 2 * 8 + 32 * 192  # no more than 32 tiles
+    assert "60 frames, 2.4 s, 25 fps -> frames" in lines[0]
+    assert "at 20 fps, 2.2 s: 'jump'" in lines[0]
+    assert "it is short: 45 of 49 frames are taken" in lines[1]

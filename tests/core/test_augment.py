@@ -108,14 +108,14 @@ def test_twin_is_blurred_first_and_then_coloured_in_the_drawn_order(video_FCHW: 
 
 
 def test_neutral_draws_leave_the_twin_like_the_original(video_FCHW: Tensor) -> None:
-    original_FCHW, twin_FCHW = augmented_pair(video_FCHW, SIZE, PLAIN)
+    original_FCHW, twin_FCHW = augmented_pair(video_FCHW, (SIZE, SIZE), PLAIN)
     torch.testing.assert_close(twin_FCHW, original_FCHW, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("flip", [False, True])
 @pytest.mark.parametrize(("top", "left"), [(0.0, 0.0), (0.5, 0.99), (0.999999, 0.3)])
 def test_crop_is_a_window_of_the_clip(video_FCHW: Tensor, top: float, left: float, flip: bool) -> None:
-    found_FCHW = crop(video_FCHW, SIZE, replace(PLAIN, flip=flip, top=top, left=left))
+    found_FCHW = crop(video_FCHW, (SIZE, SIZE), replace(PLAIN, flip=flip, top=top, left=left))
     y, x = int(top * 3), int(left * 7)  # scale 1: 10 - 8 + 1 rows to begin at, 14 - 8 + 1 columns
     for f in range(F):
         for i in range(SIZE):
@@ -139,7 +139,7 @@ def slow_scale(line: list[float], size: int) -> list[float]:
 def test_short_side_is_scaled_to_zoom_times_size_before_the_crop(height: int, width: int) -> None:
     line_W = torch.rand(width, dtype=torch.float64)
     video_FCHW = line_W.expand(1, 3, height, width)
-    found_FCHW = crop(video_FCHW, SIZE, replace(PLAIN, zoom=1.125, left=0.7))
+    found_FCHW = crop(video_FCHW, (SIZE, SIZE), replace(PLAIN, zoom=1.125, left=0.7))
     scaled = slow_scale(line_W.tolist(), round(width * 9 / min(height, width)))
     left = int(0.7 * (len(scaled) - SIZE + 1))
     expected = torch.tensor(scaled[left : left + SIZE], dtype=torch.float64)
@@ -149,9 +149,9 @@ def test_short_side_is_scaled_to_zoom_times_size_before_the_crop(height: int, wi
 def test_both_videos_are_flipped_and_cropped_alike() -> None:
     video_FCHW = torch.rand(F, C, H, W)
     for drawn in draws(5, AugmentConfig(size=SIZE)):
-        original_FCHW, twin_FCHW = augmented_pair(video_FCHW, SIZE, drawn)
+        original_FCHW, twin_FCHW = augmented_pair(video_FCHW, (SIZE, SIZE), drawn)
         assert original_FCHW.shape == twin_FCHW.shape == (F, C, SIZE, SIZE)
-        assert torch.equal(original_FCHW, crop(video_FCHW, SIZE, drawn))
+        assert torch.equal(original_FCHW, crop(video_FCHW, (SIZE, SIZE), drawn))
         assert torch.equal(twin_FCHW, restyle(original_FCHW, drawn))
         assert not torch.allclose(twin_FCHW, original_FCHW, atol=0.05)
 
@@ -159,7 +159,7 @@ def test_both_videos_are_flipped_and_cropped_alike() -> None:
 def test_a_still_clip_stays_still() -> None:
     video_FCHW = torch.rand(1, C, 40, 50).expand(16, -1, -1, -1)
     for drawn in draws(10, AugmentConfig(size=24)):
-        for video in augmented_pair(video_FCHW, 24, drawn):
+        for video in augmented_pair(video_FCHW, (24, 24), drawn):
             assert torch.equal(video, video[:1].expand_as(video))
 
 
@@ -174,7 +174,7 @@ def test_pixels_stay_in_range_and_the_clip_is_not_written_to() -> None:
     video_FCHW = torch.rand(F, C, 40, 50).round()  # extremes
     kept_FCHW = video_FCHW.clone()
     for drawn in draws(20, AugmentConfig(size=24)):
-        for video in augmented_pair(video_FCHW, 24, drawn):
+        for video in augmented_pair(video_FCHW, (24, 24), drawn):
             assert 0.0 <= video.min() <= video.max() <= 1.0
     assert torch.equal(video_FCHW, kept_FCHW)
 
@@ -247,4 +247,50 @@ def test_bad_settings_are_refused(settings: dict[str, Any], message: str) -> Non
 )
 def test_other_than_rgb_frames_are_refused(video: Tensor) -> None:
     with pytest.raises(ValueError, match="A clip must be RGB frames"):
-        augmented_pair(video, SIZE, PLAIN)
+        augmented_pair(video, (SIZE, SIZE), PLAIN)
+
+
+def ramp(height: int, width: int) -> Tensor:
+    """Two frames whose red is the row and green the column, 0 at one end and 1 at the other."""
+    rows, columns = torch.linspace(0, 1, height), torch.linspace(0, 1, width)
+    red, green = torch.meshgrid(rows, columns, indexing="ij")
+    return torch.stack([red, green, torch.zeros_like(red)]).expand(2, -1, -1, -1)
+
+
+@pytest.mark.parametrize(("height", "width"), [(100, 300), (300, 100), (200, 200), (50, 60)])
+@pytest.mark.parametrize("shape", [(32, 64), (64, 32), (40, 40)])
+def test_oblong_crops_cover_the_window_and_keep_the_aspect(
+    height: int, width: int, shape: tuple[int, int]
+) -> None:
+    found = crop(ramp(height, width), shape, replace(PLAIN, zoom=1.0, top=0.5, left=0.5))
+    assert found.shape[-2:] == shape
+    spans = [float(found[0, c].max() - found[0, c].min()) for c in range(2)]
+    seen = spans[0] * height, spans[1] * width  # pixels of the clip
+    assert seen[0] / seen[1] == pytest.approx(shape[0] / shape[1], rel=0.07)
+    assert max(spans) > 0.95  # of the side that limits it, all is seen
+
+
+def test_oblong_crops_come_from_anywhere() -> None:
+    window = [
+        crop(ramp(100, 300), (32, 64), replace(PLAIN, zoom=1.0, left=left))[0, 1] for left in (0.0, 0.99)
+    ]
+    assert float(window[0].min()) < 0.01
+    assert float(window[1].max()) > 0.99
+
+
+def test_width_is_the_sizes_unless_it_is_given() -> None:
+    square, oblong = AugmentConfig(size=64), AugmentConfig(size=32, width=128)
+    assert (square.shape, oblong.shape) == ((64, 64), (32, 128))
+    assert (square.side, oblong.side) == (64, 64)
+    assert oblong.short_side == int(128 * 1.15) + 1
+    with pytest.raises(ValueError, match="`width` must be a multiple of 8 pixels, but it is 60"):
+        AugmentConfig(width=60)
+
+
+def test_blur_is_in_proportion_to_the_area() -> None:
+    drawn = [
+        draw_augmentation(config, torch.Generator().manual_seed(seed)).kernel
+        for seed in range(8)
+        for config in (AugmentConfig(size=256), AugmentConfig(size=128, width=512))
+    ]
+    assert drawn[::2] == drawn[1::2]

@@ -65,4 +65,4 @@ def test_small_clips_are_not_made_larger_before_the_crop(clip: Clip) -> None:
     augment = AugmentConfig(size=2 * H)
     drawn = draw_clip(clip, SAMPLING, augment, seeded(6))
     assert drawn.video_FCHW.shape[-2:] == (H, W)
-    assert crop(drawn.video_FCHW, augment.size, drawn.augmentation).shape[-2:] == (2 * H, 2 * H)
+    assert crop(drawn.video_FCHW, augment.shape, drawn.augmentation).shape[-2:] == (2 * H, 2 * H)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -17,6 +17,7 @@ from ...training.exam import Marks
 from ...training.loop import Processes, Shield, SingleProcess, train
 from ...training.run_folder import Progress, RunFolder
 from ...training.sampling import seeded, take_frames
+from ..augment import AugmentConfig
 from ..motion_alignment import VideoCall
 from ..sampling import SamplerConfig
 from .action_loss import ActionLoss
@@ -122,7 +123,7 @@ class ActionTraining(Generic[AnyHost]):
         hashes: Sequence[str] | None = None,
     ) -> None:
         """`hashes` are those of the clips' files, where they are known already."""
-        _check_size(host, config.method.augment.size)
+        _check_size(host, config.method.augment)
         self.host, self.config = host, config
         self._all_clips, self._known_hashes = clips, hashes
         self.clips, self.kept_aside = parted(clips, kept_aside(clips, config))
@@ -224,14 +225,15 @@ class ActionTraining(Generic[AnyHost]):
         )
 
     def cost(self, size: int | None = None, checkpointing: Checkpointing | None = None) -> Cost:
-        """What a pair costs, as configured or in another size (pixels); counted without computing it."""
+        """What a pair costs, as configured or in another height (pixels); counted without computing it."""
         asked = size or self.config.method.augment.size, checkpointing or self.config.checkpointing
         if asked not in self._costs:
             self._costs[asked] = self._count(*asked)
         return self._costs[asked]
 
     def _count(self, pixels: int, checkpointing: Checkpointing) -> Cost:
-        shape = self.host.latent_shape(self.config.sampling.num_frames, pixels, pixels)
+        augment = replace(self.config.method.augment, size=pixels)
+        shape = self.host.latent_shape(self.config.sampling.num_frames, *augment.shape)
         self.host.set_checkpointing(checkpointing)
         try:
             return count_cost(
@@ -310,9 +312,11 @@ def count_cost(
     return counter.cost
 
 
-def _check_size(host: Host, size: int) -> None:
+def _check_size(host: Host, augment: AugmentConfig) -> None:
     least = 2 * host.vae_factor  # one latent pixel has no mean and deviation to norm by
-    if size < least:
-        raise ValueError(
-            f"`size` must be {least} pixels or more with this base, but it is {size}: 512 is the paper's."
-        )
+    for name, pixels in zip(("size", "width"), augment.shape, strict=True):
+        if pixels < least:
+            raise ValueError(
+                f"`{name}` must be {least} pixels or more with this base, but it is {pixels}: 512 is the "
+                "paper's."
+            )

@@ -53,7 +53,7 @@ class DetailLoss:
         clip = self.clips[clip_at_step(self.clips, self.seed, number)]
         generator = seeded(self.seed, "detail", number)
         drawn = draw_clip(clip, self.sampling, self.augment, generator, choose=self._first_and_later)
-        video_FCHW = crop(drawn.video_FCHW, self.augment.size, drawn.augmentation)
+        video_FCHW = crop(drawn.video_FCHW, self.augment.shape, drawn.augmentation)
         true_FCHW = video_FCHW[1:]
         return DetailSample(
             first_1CHW=video_FCHW[:1],

@@ -117,7 +117,7 @@ class Questions:
             clip = clips[clip_at_step(clips, self.seed, number)]
             generator = seeded(self.seed, "exam", place, number)
             drawn = draw_clip(clip, self.sampling, self.augment, generator)
-            video_FCHW = crop(drawn.video_FCHW, self.augment.size, drawn.augmentation)
+            video_FCHW = crop(drawn.video_FCHW, self.augment.shape, drawn.augmentation)
             if strange:
                 video_FCHW = restyle(video_FCHW, strange_look(drawn.augmentation, self.augment, generator))
             yield clip, video_FCHW

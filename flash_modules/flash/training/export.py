@@ -92,7 +92,8 @@ def action_header(learned: Learned, prediction: Prediction) -> dict[str, str]:
 def learned_header(learned: Learned) -> dict[str, str]:
     """Entries of any file with what was learned, on whatever base: how, from what, limits and use."""
     config = learned.config
-    method, size = config.method, config.method.augment.size
+    method = config.method
+    height, width = method.augment.shape
     told = method_settings(method)
     settings = {
         "sampling": {"stride": config.sampling.stride, "fps": round(learned.fps, 3)},
@@ -111,7 +112,7 @@ def learned_header(learned: Learned) -> dict[str, str]:
         **({"flash.started_from": json.dumps(vars(config.start))} if config.start else {}),
         **action_card(),
         "modelspec.date": date.today().isoformat(),
-        "modelspec.resolution": f"{size}x{size}",
+        "modelspec.resolution": f"{width}x{height}",
         **flash_entries(settings),
     }
 

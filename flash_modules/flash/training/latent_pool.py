@@ -118,8 +118,8 @@ class LatentPool:
         """The videos (F, C, H, W) in [0, 1] of an entry: the clip and, where there are twins, its twin."""
         drawn = self.draw(number, turn)
         if not self.twins:
-            return (crop(drawn.video_FCHW, self.augment.size, drawn.augmentation),)
-        return augmented_pair(drawn.video_FCHW, self.augment.size, drawn.augmentation)
+            return (crop(drawn.video_FCHW, self.augment.shape, drawn.augmentation),)
+        return augmented_pair(drawn.video_FCHW, self.augment.shape, drawn.augmentation)
 
     def draw(self, number: int, turn: int) -> DrawnClip:
         """What an entry draws of its clip in this round."""

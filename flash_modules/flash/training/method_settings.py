@@ -22,6 +22,8 @@ def method_settings(method: MethodConfig) -> dict[str, Any]:
         del told["timesteps"]["law"]
     if not method.alignment.relative_to_still:
         del told["alignment"]["relative_to_still"]
+    if method.augment.width is None:
+        del told["augment"]["width"]
     if method.augment.kernels_of == method.augment.size:
         del told["augment"]["kernels_of"]
     return told

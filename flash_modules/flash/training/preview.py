@@ -72,7 +72,7 @@ def preview_clips(
         on_line(f"{_name(one.path):{width}}  skipped: {one.reason}")
     for one in clips.others:
         on_line(f"{_name(one.path):{width}}  left out: {one.reason}")
-    for line in _summary(seen, clips.skipped, augment.size):
+    for line in _summary(seen, clips.skipped, augment):
         on_line(line)
     return _sheet(seen)
 
@@ -87,12 +87,18 @@ def _look(
     clip: Clip, sampling: SamplingConfig, augment: AugmentConfig, generator: torch.Generator, show: bool
 ) -> _Seen:
     drawn = draw_clip(clip, sampling, augment, generator)
-    notes = tuple(_notes(clip, drawn.taken, drawn.video_FCHW, augment.size, sampling))
+    notes = tuple(_notes(clip, drawn.taken, drawn.video_FCHW, augment, sampling))
     if not show:
         return _Seen(clip, drawn.taken, notes, strips=None)
-    pair = augmented_pair(drawn.video_FCHW, augment.size, drawn.augmentation)
-    original, twin = (torch.cat(list(adaptive_avg_pool2d(_some(video), _TILE)), dim=-1) for video in pair)
+    pair = augmented_pair(drawn.video_FCHW, augment.shape, drawn.augmentation)
+    tile = _TILE, _tile_width(augment)
+    original, twin = (torch.cat([*adaptive_avg_pool2d(_some(video), tile)], dim=-1) for video in pair)
     return _Seen(clip, drawn.taken, notes, (original, twin))
+
+
+def _tile_width(augment: AugmentConfig) -> int:
+    height, width = augment.shape
+    return round(_TILE * width / height)
 
 
 def _some(video_FCHW: Tensor) -> Tensor:
@@ -108,7 +114,7 @@ def _caption_notes(clip: Clip, caption_note: Callable[[str], str | None]) -> Ite
 
 
 def _notes(
-    clip: Clip, taken: Taken, video_FCHW: Tensor, size: int, sampling: SamplingConfig
+    clip: Clip, taken: Taken, video_FCHW: Tensor, augment: AugmentConfig, sampling: SamplingConfig
 ) -> Iterator[str]:
     """What the user may want to mend in this clip, and what was done to it."""
     yield from clip.notes
@@ -127,8 +133,9 @@ def _notes(
         yield f"it is short: {num_frames} of {sampling.num_frames} frames are taken"
     if taken.fps < _SLOWEST_FPS:
         yield f"{taken.fps:.1f} frames per second show a motion in steps: cut it to the action alone"
-    if min(clip.size) < size:
-        yield f"smaller than {size} pixels, and so made larger"
+    height, width = augment.shape
+    if clip.size[0] < width or clip.size[1] < height:
+        yield f"smaller than {_pixels(augment)} pixels, and so made larger"
 
 
 def _repeats(video_FCHW: Tensor) -> int:
@@ -153,14 +160,14 @@ def _taken_line(seen: _Seen) -> str:
     )
 
 
-def _summary(seen: Sequence[_Seen], skipped: Sequence[Skipped], size: int) -> Iterator[str]:
+def _summary(seen: Sequence[_Seen], skipped: Sequence[Skipped], augment: AugmentConfig) -> Iterator[str]:
     """Totals, and what the user may want to mend in all clips together."""
     actions = Counter(one.clip.action for one in seen)
     listed = ", ".join(f"'{name}' {count}" for name, count in actions.items())
     yield f"{len(seen)} of {len(seen) + len(skipped)} clips used: {listed}."
     sizes = Counter("{}x{}".format(*one.clip.size) for one in seen)
     if len(sizes) > 1:
-        yield f"! {_few(sizes)}: the clips differ in size. All are cut to squares of {size} pixels."
+        yield f"! {_few(sizes)}: the clips differ in size. All are cut to {_cut(augment)}."
     slowest, fastest = (pick(seen, key=lambda one: one.taken.fps) for pick in (min, max))
     if fastest.taken.fps > 1.5 * slowest.taken.fps:
         yield (
@@ -172,6 +179,15 @@ def _summary(seen: Sequence[_Seen], skipped: Sequence[Skipped], size: int) -> It
         yield f"! {len(seen)} clips are very many: 4 to 16 for each action are enough, and quicker to see."
     if len(seen) > MAX_SHOWN:
         yield f"The picture shows {MAX_SHOWN} of the {len(seen)} clips."
+
+
+def _pixels(augment: AugmentConfig) -> str:
+    return str(augment.size) if augment.width is None else f"{augment.width}x{augment.size}"
+
+
+def _cut(augment: AugmentConfig) -> str:
+    shapes = "squares of " if augment.width is None else ""
+    return f"{shapes}{_pixels(augment)} pixels"
 
 
 def _few(counts: Counter[str]) -> str:
@@ -187,7 +203,7 @@ def _sheet(seen: Sequence[_Seen]) -> Image.Image:
     """Originals above their twins, a clip below the other, with their names."""
     shown = [one for one in seen if one.strips]
     row = _TEXT + 2 * _TILE + _MARGIN
-    width = 2 * _MARGIN + max(min(len(one.taken.indices), _MOST_TILES) for one in shown) * _TILE
+    width = 2 * _MARGIN + max(one.strips[0].shape[-1] for one in shown if one.strips)
     sheet = Image.new("RGB", (width, _MARGIN + len(shown) * row), "white")
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(12)

@@ -13,6 +13,7 @@ from .one_clip import LearnFromOneClip
 from .sample import AdaINLatents, Sampler
 from .train import LearnAction, PreviewClips, TrainingOptionsNode
 from .train_decoder import LearnDetailDecoder
+from .wan import LearnActionWan, PreviewClipsWan, TrainingOptionsWan
 
 NODES: list[type[io.ComfyNode]] = [
     LoadMotionModule,
@@ -34,6 +35,9 @@ NODES: list[type[io.ComfyNode]] = [
     CogVideoXImageToVideo,
     CogVideoXSampler,
     LearnFromOneClip,
+    PreviewClipsWan,
+    LearnActionWan,
+    TrainingOptionsWan,
     CompareVideos,
 ]
 

@@ -15,7 +15,7 @@ from ..flash_modules.backends.comfy.folders import check_input_file, input_file,
 from ..flash_modules.flexiact.ref_adapter_file import STRENGTH
 from ..flash_modules.flexiact.training.token_training import token_loop
 from .sockets import Action
-from .train import loop_inputs
+from .train_inputs import loop_inputs, seed_input
 
 
 class LearnFromOneClip(io.ComfyNode):
@@ -192,15 +192,7 @@ def _clip_inputs() -> list[io.Input]:
 def _run_inputs() -> list[io.Input]:
     default = OneClipOptions()
     return [
-        io.Int.Input(
-            "seed",
-            default=default.seed,
-            min=0,
-            max=0xFFFFFFFFFFFFFFFF,
-            control_after_generate=False,  # a run goes on only with its own seed
-            tooltip="Other seed, other draws.",
-            advanced=True,
-        ),
+        seed_input(default, advanced=True),
         *loop_inputs(default),
         io.Int.Input(
             "tokens",

@@ -3,8 +3,8 @@
 from comfy_api.latest import io
 
 from ..flash_modules.backends.comfy.folders import check_clip_folder, clip_folder, clip_folders
+from ..flash_modules.backends.comfy.learning.action_plan import lesson_state
 from ..flash_modules.backends.comfy.learning.options import DTYPE_NAMES
-from ..flash_modules.backends.comfy.sd15.train.learn import lesson_state
 from ..flash_modules.backends.comfy.sd15.train.learn_decoder import (
     BRANCHES,
     DecoderLesson,
@@ -14,7 +14,7 @@ from ..flash_modules.backends.comfy.sd15.train.learn_decoder import (
 from ..flash_modules.flash.training.detail_training import DetailTrainingConfig
 from ..flash_modules.flash.training.method import PRESETS
 from .sockets import Detail
-from .train import run_inputs
+from .train_inputs import run_inputs
 
 
 class LearnDetailDecoder(io.ComfyNode):

@@ -13,6 +13,8 @@ MOTIONS = "animatediff_models"
 """The folder that other AnimateDiff packs use too."""
 ACTIONS = "flash_actions"
 DECODERS = "flash_decoders"
+LORAS = "loras"
+"""ComfyUI's own."""
 RUNS = "flash_runs"
 """Trainings, a folder each; large: about 9 GB with four checkpoints."""
 

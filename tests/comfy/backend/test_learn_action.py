@@ -12,9 +12,9 @@ from comfy_api.latest import InputImpl, Types
 from comfy_execution.graph_utils import ExecutionBlocker
 from PIL import Image, ImageSequence
 
+from flash_pack.flash_modules.backends.comfy.learning import action_run, needs
 from flash_pack.flash_modules.backends.comfy.sd15 import add_action
 from flash_pack.flash_modules.backends.comfy.sd15.train import learn as room
-from flash_pack.flash_modules.backends.comfy.sd15.train import needs
 from flash_pack.flash_modules.backends.comfy.sd15.train.learn import learn_action
 from flash_pack.flash_modules.backends.comfy.sd15.train.options import TrainingOptions
 from flash_pack.flash_modules.backends.comfy.sd15.train.plan import Lesson, make_plan
@@ -71,14 +71,14 @@ def no_model(monkeypatch):
 
 def cancel_at(monkeypatch, step: int) -> None:
     """The user presses Cancel when the node shows that step."""
-    plain = room.NodeDisplay.step
+    plain = action_run.NodeDisplay.step
 
     def press(self, progress):
         plain(self, progress)
         if progress.step == step:
             comfy.model_management.interrupt_current_processing()
 
-    monkeypatch.setattr(room.NodeDisplay, "step", press)
+    monkeypatch.setattr(action_run.NodeDisplay, "step", press)
 
 
 def tensors_of(folders) -> dict[str, torch.Tensor]:
@@ -93,9 +93,9 @@ def test_what_is_learned_is_performed_by_the_next_node(lesson, folders, sample):
     before = two_hosts.copies(lesson.model)
     learned = learn_action(lesson)
     assert learned.action.prompts == ("a turn",)
-    assert len(learned.losses["loss"]) == 3
-    assert "Learned 3 of 3 steps from 2 clips, 4 frames of 64 x 64." in learned.report
-    assert isinstance(learned.images, ExecutionBlocker)
+    assert len(learned.report.losses["loss"]) == 3
+    assert "Learned 3 of 3 steps from 2 clips, 4 frames of 64 x 64." in learned.report.text
+    assert isinstance(learned.report.images, ExecutionBlocker)
     assert same(lesson.model.model.state_dict(), before)
     plain, acting = (add_action(lesson.model, lesson.motion, action) for action in (None, learned.action))
     assert not torch.equal(sample(plain), sample(acting))
@@ -106,8 +106,8 @@ def test_finished_run_gives_its_file_and_loads_nothing(lesson, no_model):
     no_model()
     again = learn_action(lesson)
     assert same(again.action.motion, first.action.motion)
-    assert again.losses == first.losses
-    assert again.report == first.report
+    assert again.report.losses == first.report.losses
+    assert again.report.text == first.report.text
 
 
 def as_before(**alignment):
@@ -127,7 +127,7 @@ def test_a_run_from_before_goes_on_as_it_began(lesson, monkeypatch):
     with monkeypatch.context() as then:
         then.setattr(TrainingOptions, "config", as_before())
         learn_action(replace(lesson, steps=2))
-    assert len(learn_action(lesson).losses["loss"]) == 3
+    assert len(learn_action(lesson).report.losses["loss"]) == 3
 
 
 def test_frames_that_options_name_stay_and_without_options_the_runs_are_taken(lesson, monkeypatch):
@@ -142,7 +142,7 @@ def test_frames_that_options_name_stay_and_without_options_the_runs_are_taken(le
 def test_finished_run_goes_on_to_more_steps(lesson, folders):
     learn_action(replace(lesson, steps=2))
     learned = learn_action(lesson)
-    assert len(learned.losses["loss"]) == 3
+    assert len(learned.report.losses["loss"]) == 3
     found = tensors_of(folders)
     learn_action(replace(lesson, run_name="whole"))
     whole, _ = read_tensors(folders / "flash_actions" / "whole.safetensors")
@@ -162,21 +162,21 @@ def test_cancel_leaves_an_action_and_goes_on_exactly(lesson, folders, monkeypatc
     assert [path.name for path in (folders / "flash_runs" / "turn").glob("checkpoint-*")] == ["checkpoint-2"]
     learned = learn_action(lesson)
     assert same(tensors_of(folders), whole)
-    assert len(learned.losses["loss"]) == 3
+    assert len(learned.report.losses["loss"]) == 3
 
 
 def test_picture_performs_the_action_on_the_way(lesson, folders, monkeypatch):
     learn_action(replace(lesson, run_name="unseen"))
     shown = []
-    monkeypatch.setattr(room.NodeDisplay, "show", lambda self, output: shown.append(output))
+    monkeypatch.setattr(action_run.NodeDisplay, "show", lambda self, output: shown.append(output))
     learned = learn_action(replace(lesson, image=torch.rand(1, 50, 80, 3)))
     names = ["sample-000002.webp", "sample-000003.webp"]
     assert [one["images"][0]["filename"] for one in shown] == names
-    assert learned.ui == {
+    assert learned.report.ui == {
         "images": [{"filename": names[1], "subfolder": "flash/turn", "type": "output"}],
         "animated": (True,),
     }
-    assert learned.images.shape == (4, 64, 64, 3)
+    assert learned.report.images.shape == (4, 64, 64, 3)
     assert all((folders / "output" / "flash" / "turn" / name).is_file() for name in names)
     unseen, _ = read_tensors(folders / "flash_actions" / "unseen.safetensors")
     assert same(tensors_of(folders), unseen)
@@ -226,7 +226,7 @@ def test_full_memory_is_one_sentence_and_the_step_is_kept(lesson, folders, monke
         if progress.step == 2:
             raise torch.OutOfMemoryError
 
-    monkeypatch.setattr(room.NodeDisplay, "step", full)
+    monkeypatch.setattr(action_run.NodeDisplay, "step", full)
     with pytest.raises(ValueError, match="The memory of cpu is full"):
         learn_action(lesson)
     assert (folders / "flash_runs" / "turn" / "checkpoint-2").is_dir()
@@ -243,14 +243,14 @@ def test_exams_are_shown_and_told(lesson, folders, monkeypatch):
     two_hosts.write_clips(folders / "a_turn", count=6)
     monkeypatch.setattr(ActionExam, "every", 1)
     said = []
-    monkeypatch.setattr(room.NodeDisplay, "say", lambda self, text: said.append(text))
+    monkeypatch.setattr(action_run.NodeDisplay, "say", lambda self, text: said.append(text))
     learned = learn_action(replace(lesson, steps=2))
     marks = read_marks(folders / "flash_runs" / "turn")
     assert [one.step for one in marks] == [0, 1, 2]
-    assert learned.exam == {"loss": [one.kept_aside for one in marks]}
-    assert "Learned 2 of 2 steps from 5 clips" in learned.report
-    assert "\nKept aside for the exam: " in learned.report
-    assert "\nExam (error on moving parts of what it never saw): " in learned.report
+    assert learned.report.exam == {"loss": [one.kept_aside for one in marks]}
+    assert "Learned 2 of 2 steps from 5 clips" in learned.report.text
+    assert "\nKept aside for the exam: " in learned.report.text
+    assert "\nExam (error on moving parts of what it never saw): " in learned.report.text
     assert any(text.startswith("About ") and "for 2 steps · encoding clips: 1 of 5" in text for text in said)
     shown = f"exam {marks[1].kept_aside:.4f} (of what it learns from {marks[1].learned_from:.4f})"
     assert shown in next(text for text in said if text.startswith("Step 1 of 2"))
@@ -270,7 +270,7 @@ def test_videos_are_learned_from_as_their_files_are(lesson, folders):
         torch.testing.assert_close(more.action.motion[name], weight, atol=2e-3, rtol=2e-3)
     for name, diff in first.action.kv_diffs.items():
         torch.testing.assert_close(more.action.kv_diffs[name], diff, atol=1e-6, rtol=1e-4)
-    assert "It began with the action turn." in more.report
+    assert "It began with the action turn." in more.report.text
     with pytest.raises(ValueError, match=r"was begun with other settings .*start: "):
         learn_action(replace(given, run_name="more", options=options))
 

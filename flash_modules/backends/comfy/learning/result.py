@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 
 from ....files.whole import check_place
 from ....training.run_folder import RunFolder, check_run_name
-from ..folders import ACTIONS, RUNS, written_path
+from ..folders import RUNS, written_path
 from .show import sample_folder
 
 RUN = "flash.run"
@@ -63,10 +63,10 @@ def run_id(settings: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def check_places(run_name: str, *, samples: bool) -> None:
+def check_places(run_name: str, result: Path, *, samples: bool) -> None:
     """Raise ValueError unless all that the run writes can be written: an action after hours of training."""
     check_run_name(written_path(RUNS, ""), run_name)
-    check_place(written_path(ACTIONS, f"{run_name}.safetensors"))
+    check_place(result)
     if samples:
         check_run_name(sample_folder(""), run_name)
 

@@ -19,7 +19,7 @@ from ....training.run_folder import Progress
 from ..notes import send_text
 from ..pictures import as_image
 
-_FPS, _MOVES = 8, ".webp"
+_MOVES = ".webp"
 _AVERAGED = 20
 """Steps that the speed is taken from."""
 
@@ -95,10 +95,10 @@ def sample_folder(run_name: str) -> Path:
     return Path(folder_paths.get_output_directory()) / "flash" / run_name
 
 
-def write_sample(run_name: str, step: int, frames: Iterable[Tensor]) -> Path:
+def write_sample(run_name: str, step: int, frames: Iterable[Tensor], *, fps: int = 8) -> Path:
     """Write a sample as an animated picture, which moves on a node."""
     path = _sample_path(run_name, step, _MOVES)
-    write_video(path, frames, fps=_FPS)
+    write_video(path, frames, fps=fps)
     return path
 
 

@@ -75,7 +75,8 @@ class OneClipPlan:
 
 def make_plan(lesson: OneClipLesson) -> OneClipPlan:
     """The plan of a lesson. Raises ValueError, with a sentence, for what cannot be learned."""
-    check_places(lesson.run_name, samples=True)
+    path = written_path(ACTIONS, f"{lesson.run_name}.safetensors")
+    check_places(lesson.run_name, path, samples=True)
     check_learnable(lesson.model)
     check_clip(lesson.clip)
     check_vae(lesson.vae)
@@ -95,7 +96,7 @@ def make_plan(lesson: OneClipLesson) -> OneClipPlan:
         micro_batches=config.loop.accumulation,
     )
     settings["dtype"] = str(lesson.model.model.get_dtype_inference()).removeprefix("torch.")
-    result = Result(written_path(ACTIONS, f"{lesson.run_name}.safetensors"), run_id(settings))
+    result = Result(path, run_id(settings))
     return OneClipPlan(lesson=lesson, config=config, source=source, settings=settings, result=result)
 
 

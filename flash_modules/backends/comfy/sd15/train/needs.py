@@ -6,33 +6,19 @@ from .....flash.training.action_training import ActionTraining, Host
 from .....flash.training.detail_needs import detail_memory, details_that_fit
 from .....flash.training.detail_training import DetailHost, DetailTraining
 from .....flash.training.needs import (
+    Remedy,
     check_fits,
     flops_per_second,
     gib,
     memory_was_full,
     nearest_that_fits,
-    seconds_per_step,
-    training_memory,
 )
 from ...learning.needs import KEPT, free_memory, in_words
 
 
-def check_memory(training: ActionTraining[Host]) -> None:
-    """Raise ValueError, with settings that fit, if training takes more memory than is free."""
-    host, needed = training.host, training_memory(training)
-    check_fits(needed, free_memory(host.device, host.num_bytes), host.device, partial(_remedy, training))
-
-
-def estimate(training: ActionTraining[Host], steps: int) -> str:
-    """What so many steps will take, in words."""
-    speed = flops_per_second(training.host.device, training.config.dtype)
-    return in_words(training_memory(training), seconds_per_step(training, speed), steps)
-
-
-def out_of_memory(training: ActionTraining[Host]) -> ValueError:
-    """What to say when memory ran out all the same."""
-    full = memory_was_full(training_memory(training), training.host.device, partial(_remedy, training))
-    return ValueError(f"{full} {KEPT}")
+def remedy_for(training: ActionTraining[Host]) -> Remedy:
+    """What to change so that it fits, in words of the nodes."""
+    return partial(_remedy, training)
 
 
 def _remedy(training: ActionTraining[Host], free: float) -> str:

@@ -1,4 +1,4 @@
-"""What a training would see of the clips: the command line's `preview`, on a node."""
+"""What a training would see of the clips, before there is one."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,10 +7,8 @@ from comfy_api.latest import Input
 from torch import Tensor
 
 from .....flash.augment import AugmentConfig
-from .....flash.training.exam import draw_aside
 from .....flash.training.method import PRESETS
-from .....flash.training.preview import preview_clips
-from ...pictures import as_image
+from ...learning.clip_sheet import clip_sheet
 from ...video_clips import given_clips
 from .options import TrainingOptions
 
@@ -25,14 +23,6 @@ def preview(
 ) -> tuple[Tensor, str]:
     """A picture (1, H, W, 3) in [0, 1] of clips above their twins, and a line for each clip."""
     options = options or TrainingOptions()
-    lines: list[str] = []
     clips = given_clips(folder, prompt, videos, texts)
-    sheet = preview_clips(
-        clips,
-        options.sampling,
-        AugmentConfig(size=options.size or PRESETS[preset]),
-        seed=options.seed,
-        on_line=lines.append,
-        aside=draw_aside(clips.used, options.seed) if options.exam else (),
-    )
-    return as_image([sheet]), "\n".join(lines)
+    augment = AugmentConfig(size=options.size or PRESETS[preset])
+    return clip_sheet(clips, options.sampling, augment, options.seed, exam=options.exam)

@@ -21,6 +21,7 @@ from flash_pack.flash_modules.backends.diffusers.cogvideox.train import encode_m
 from flash_pack.flash_modules.cli import ref_lessons
 from flash_pack.flash_modules.cli import train_ref_adapter as command
 from flash_pack.flash_modules.cli import transfer_memory as memory
+from flash_pack.flash_modules.files.json_file import read_json
 from flash_pack.flash_modules.flexiact.action_file import write_transfer_action
 from flash_pack.flash_modules.flexiact.ref_adapter_file import read_ref_adapter
 from flash_pack.flash_modules.flexiact.training.needs import Needs
@@ -34,6 +35,7 @@ from flash_pack.flash_modules.training.clips import find_clips
 from flash_pack.flash_modules.training.run_folder import checkpoint_steps
 from flash_pack.tests.backends.command_line import run_command, sentence_of
 from flash_pack.tests.backends.small_cogvideox import LAYERS, PROMPT, WIDTH, save_base, small_action
+from flash_pack.tests.backends.test_cli_stops import interrupt
 from flash_pack.tests.backends.test_processes import Launch
 
 Train = Callable[..., int]
@@ -227,6 +229,31 @@ def test_a_run_of_other_clips_is_not_gone_on_with(
     assert "clips" in sentence_of(capsys.readouterr().err)
 
 
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"rank": 8}, "rank: 4 then, 8 now"),
+        ({"accumulation": 2}, "parts_of_a_step: 1 then, 2 now"),
+        ({"dtype": "bf16"}, 'dtype: "float32" then, "bfloat16" now'),
+    ],
+)
+def test_a_run_goes_on_only_with_what_it_was_begun_with(
+    changes: dict[str, Any], told: str, train: Train, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(steps=1) == 0
+    assert train(**changes) == 2
+    assert told in sentence_of(capsys.readouterr().err)
+
+
+def test_a_run_that_was_stopped_writes_how_far_it_came(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupt(monkeypatch, RefTraining, "loss", call=2, times=1)
+    assert train() == 0
+    header = read_ref_adapter(tmp_path / "ref" / "ref.safetensors").header
+    assert header["flash.steps"] == "2"
+
+
 @pytest.mark.parametrize("prompt", [None, "a"])
 def test_a_picture_is_animated_on_the_way_and_learning_goes_on_as_without(
     prompt: str | None,
@@ -292,6 +319,8 @@ def test_two_processes_learn_what_one_learns_with_accumulation_2(files: Path, tm
     assert _train(files, tmp_path, out="one", steps=3, accumulation=2) == 0
     (one, two) = (load_file(tmp_path / name / f"{name}.safetensors") for name in ("one", "two"))
     assert all(torch.equal(one[name], two[name]) for name in one)
+    settings = [read_json(tmp_path / name / "settings.json") for name in ("one", "two")]
+    assert settings[0] == settings[1]  # so that one process goes on with what two have begun
     encoded = [sorted((tmp_path / name / "encoded").iterdir()) for name in ("one", "two")]
     assert [path.name for path in encoded[0]] == [path.name for path in encoded[1]]
     assert all(a.read_bytes() == b.read_bytes() for a, b in zip(*encoded, strict=True))

@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -27,6 +28,7 @@ from flash_pack.flash_modules.flexiact.training.ref_training import (
     draw,
     new_low_ranks,
     ref_adapter_loop,
+    run_settings,
 )
 from flash_pack.flash_modules.training.clips import Clips, Skipped
 from flash_pack.tests.core.small_clips import clip, frames_shown, only_clip, write_video
@@ -111,6 +113,25 @@ def test_settings_are_the_released_ones() -> None:
     assert (loop.steps, loop.learning_rate, loop.betas, loop.eps) == (40_000, 1e-5, (0.9, 0.95), 1e-8)
     assert (loop.weight_decay, loop.max_norm) == (1e-4, 1.0)
     assert (config.rank, config.text_drop, config.picture_drop) == (64, 0.1, 0.05)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"clips": RefClipConfig(windows=1)},
+        {"rank": 8},
+        {"text_drop": 0.2},
+        {"picture_drop": 0.2},
+        {"seed": 1},
+        {"loop": replace(ref_adapter_loop(), learning_rate=1e-4)},
+    ],
+)
+def test_every_setting_is_among_the_runs(changes: dict[str, Any]) -> None:
+    plain, changed = (
+        run_settings(config, [clip(20, 8)], clip_hashes=["ab"], base="cd", micro_batches=2)
+        for config in (RefTrainingConfig(), RefTrainingConfig(**changes))
+    )
+    assert plain != changed
 
 
 def test_low_ranks_begin_as_the_released_code_begins() -> None:

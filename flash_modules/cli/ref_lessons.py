@@ -1,6 +1,8 @@
 """The clips of `train-ref-adapter`, encoded once into the run's folder; processes share the work."""
 
+import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -12,7 +14,14 @@ from ..backends.diffusers.cogvideox import BaseFiles, load_vae
 from ..backends.diffusers.cogvideox.train import encode_moments
 from ..files.tensor_file import read_tensors, write_tensors
 from ..files.whole import clear_drafts
-from ..flexiact.training.ref_clips import RefClipConfig, encode_clip, read_encoded_clip, write_encoded_clip
+from ..flash.training.needs import gib
+from ..flexiact.training.ref_clips import (
+    RefClipConfig,
+    encode_clip,
+    encoded_bytes,
+    read_encoded_clip,
+    write_encoded_clip,
+)
 from ..flexiact.training.ref_training import Lessons
 from ..training.clips import Clip
 from ..training.run_folder import RunFolder
@@ -26,8 +35,8 @@ _TEXTS = 256
 class EncodedFiles:
     """Where the clips and captions of a run lie once they are encoded."""
 
-    def __init__(self, run: RunFolder, clips: Sequence[Clip]) -> None:
-        self.folder = run.path / "encoded"
+    def __init__(self, run: Path, clips: Sequence[Clip]) -> None:
+        self.folder = run / "encoded"
         self.captions = list(dict.fromkeys([*(clip.caption for clip in clips), ""]))
         self._numbers = {caption: number for number, caption in enumerate(self.captions)}
 
@@ -36,6 +45,44 @@ class EncodedFiles:
 
     def text(self, caption: str) -> Path:
         return self.folder / f"text-{self._numbers[caption]:06d}.safetensors"
+
+
+@dataclass(frozen=True)
+class DiskNeeds:
+    """What the disk of a run's folder must still take, and what is free on it, in bytes."""
+
+    folder: Path
+    needed: int
+    free: int
+
+    @property
+    def said(self) -> str:
+        return f"What is encoded takes {gib(self.needed)} of the disk, and {gib(self.free)} are free on it."
+
+    def check(self) -> None:
+        """Raise ValueError if it does not fit."""
+        if self.needed > self.free:
+            raise ValueError(
+                f"Encoding takes {gib(self.needed)} of the disk, and {gib(self.free)} are free for "
+                f"{self.folder}: make room, give --runs on another disk, or fewer clips, --windows or "
+                "--pictures."
+            )
+
+
+def disk_needs(
+    run: Path, files: BaseFiles, clips: Sequence[Clip], config: RefClipConfig, dtype: torch.dtype
+) -> DiskNeeds:
+    """What the run's clips and captions take that are not encoded yet."""
+    places = EncodedFiles(run, clips)
+    missing_clips = sum(not places.clip(number).is_file() for number in range(len(clips)))
+    missing_texts = sum(not places.text(caption).is_file() for caption in places.captions)
+    text_bytes = files.max_text * files.text_width * dtype.itemsize
+    folder = next(place for place in (places.folder, *places.folder.parents) if place.is_dir())
+    return DiskNeeds(
+        folder=places.folder,
+        needed=missing_clips * encoded_bytes(config, files.shape.latents) + missing_texts * text_bytes,
+        free=shutil.disk_usage(folder).free,
+    )
 
 
 def encoded_lessons(
@@ -49,7 +96,7 @@ def encoded_lessons(
     seed: int,
 ) -> Lessons:
     """The run's clips; what is not encoded yet is encoded now, and text encoder and VAE go again."""
-    places = EncodedFiles(run, clips)
+    places = EncodedFiles(run.path, clips)
     if processes.is_first:
         places.folder.mkdir(exist_ok=True)
         clear_drafts(places.folder)

@@ -25,7 +25,7 @@ from .clips import add_folder_arguments, check_seed, look_for_clips
 from .device import find_device
 from .processes import AcceleratedProcesses
 from .progress import Bars, Board
-from .ref_lessons import encoded_lessons
+from .ref_lessons import disk_needs, encoded_lessons
 from .run import (
     Say,
     add_run_arguments,
@@ -101,14 +101,18 @@ def train_ref_adapter(args: argparse.Namespace) -> None:
     samples = _samples(args, image_1HWC, clips.used[0].caption)
     captions = dict.fromkeys(clip.caption for clip in clips.used)
     check_prompts(files, [*captions, *(sample.prompt for sample in samples)])
-    transformer = load_transformer(files, find_dtype(args.dtype, device))
-    host = LearningRefAdapter(transformer, config.rank, config.seed, saving)
+    dtype = find_dtype(args.dtype, device)
+    disk = disk_needs(args.runs / args.out, files, clips.used, config.clips, dtype)
+    if args.dry_run:
+        say(disk.said)
+    disk.check()
+    host = LearningRefAdapter(load_transformer(files, dtype), config.rank, config.seed, saving)
     needs = step_needs(host, saving)
     if args.dry_run:
         say(described(needs, steps=config.loop.steps, parts=config.loop.accumulation))
     if not (args.runs / args.out / SETTINGS).is_file():  # a run that goes on has shown that it fits
         check_memory(host, needs, device)
-        check_encoding(files, transformer.dtype, device)
+        check_encoding(files, dtype, device)
     if not args.dry_run:
         _train(args, config, files, clips.used, host, samples, processes, say)
 

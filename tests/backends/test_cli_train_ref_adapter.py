@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -186,6 +187,43 @@ def test_a_dry_run_says_what_is_needed(
     said = capsys.readouterr().out
     assert "A step takes 2 TFLOP and 0.0 GiB of memory, and 0.0 GiB of the computer's" in said
     assert not (tmp_path / "ref").exists()
+
+
+@pytest.mark.parametrize("encoded", [(), ("clip-000000", "clip-000002", "text-000001")])
+def test_the_disk_is_asked_for_what_is_not_encoded_yet(
+    encoded: tuple[str, ...],
+    train: Train,
+    usual: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "ref" / "encoded").mkdir(parents=True)
+    for name in encoded:
+        shutil.copy(usual / "encoded" / f"{name}.safetensors", tmp_path / "ref" / "encoded")
+    missing = [path for path in (usual / "encoded").iterdir() if path.stem not in encoded]
+    needed = sum(tensor.nbytes for path in missing for tensor in load_file(path).values())
+    asked = []
+
+    def free(bytes_free: int) -> Callable[[Path], SimpleNamespace]:
+        return lambda path: asked.append(path) or SimpleNamespace(free=bytes_free)
+
+    monkeypatch.setattr(ref_lessons, "gib", lambda num_bytes: f"{num_bytes} bytes")
+    monkeypatch.setattr(shutil, "disk_usage", free(needed))
+    assert train("--dry-run") == 0
+    said = f"What is encoded takes {needed} bytes of the disk, and {needed} bytes are free on it."
+    assert said in capsys.readouterr().out
+    monkeypatch.setattr(shutil, "disk_usage", free(needed - 1))
+    monkeypatch.delattr(command, "load_transformer")
+    for flags in ((), ("--dry-run",)):
+        assert train(*flags) == 2
+        assert sentence_of(capsys.readouterr().err) == (
+            f"error: Encoding takes {needed} bytes of the disk, and {needed - 1} bytes are free for "
+            f"{tmp_path}/ref/encoded: make room, give --runs on another disk, or fewer clips, --windows or "
+            "--pictures."
+        )
+    assert train(out="not-yet") == 2
+    assert asked == [*[tmp_path / "ref" / "encoded"] * 3, tmp_path]
 
 
 @pytest.mark.parametrize(

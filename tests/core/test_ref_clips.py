@@ -19,6 +19,7 @@ from flash_pack.flash_modules.flexiact.training.ref_clips import (
     drawn_pictures,
     drawn_windows,
     encode_clip,
+    encoded_bytes,
     long_enough,
     read_encoded_clip,
     write_encoded_clip,
@@ -200,6 +201,7 @@ def test_what_is_encoded_is_what_was_drawn_at_the_size_and_comes_back_from_its_f
     windows = torch.tensor(drawn_windows(found, SMALL, 0, 4), dtype=torch.float16)
     assert torch.equal(encoded.mean_WFCHW.flatten(1), windows)
     assert encoded.picture_mean_P1CHW.flatten().tolist() == drawn_pictures(found, SMALL, 0, 4)
+    assert encoded_bytes(SMALL, (9, 1, 1, 1)) == sum(tensor.nbytes for tensor in vars(encoded).values())
     path = tmp_path / "clip.safetensors"
     write_encoded_clip(path, encoded)
     read = read_encoded_clip(path)

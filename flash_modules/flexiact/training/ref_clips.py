@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 import torch
@@ -94,6 +95,13 @@ def drawn_pictures(clip: Clip, config: RefClipConfig, seed: int, number: int) ->
     generator = seeded(seed, "pictures", number)
     order: list[int] = torch.randperm(clip.num_frames, generator=generator).tolist()
     return [order[place % len(order)] for place in range(config.pictures)]
+
+
+def encoded_bytes(config: RefClipConfig, latents: tuple[int, int, int, int]) -> int:
+    """What an encoded clip takes on the disk, whose windows have latents (F, C, h, w)."""
+    frames, *picture = latents
+    moments, bytes_of_fp16 = 2, 2
+    return moments * bytes_of_fp16 * (config.windows * frames + config.pictures) * prod(picture)
 
 
 def encode_clip(

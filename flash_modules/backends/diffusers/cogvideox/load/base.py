@@ -60,6 +60,8 @@ class BaseFiles:
     shape: Shape
     max_text: int
     """Tokens of a prompt, 226."""
+    text_width: int
+    """Channels of a text embedding, 4096."""
 
     @property
     def tokenizer(self) -> Path:
@@ -79,7 +81,8 @@ def find_base(path: Path) -> BaseFiles:
         raise ValueError(f"{path.name} is {found}. FlexiAct works on {BASE}: give that one's folder.")
     with telling(f"{path / 'transformer' / 'config.json'} is damaged: download it again"):
         shape, max_text = _shape(config), int(config.get("max_text_seq_length", 226))
-    return BaseFiles(path, shape, max_text)
+        text_width = int(config.get("text_embed_dim", 4096))
+    return BaseFiles(path, shape, max_text, text_width)
 
 
 def other_model(config: Mapping[str, Any]) -> str | None:

@@ -20,7 +20,7 @@ from ..flexiact.training.needs import step_needs
 from ..flexiact.training.ref_clips import RefClipConfig, long_enough
 from ..flexiact.training.ref_training import RefTraining, RefTrainingConfig, ref_adapter_loop, run_settings
 from ..training.clips import Clip, clip_hashes
-from ..training.run_folder import SETTINGS, check_run_name
+from ..training.run_folder import check_run_name
 from .clips import add_folder_arguments, check_seed, look_for_clips
 from .device import find_device
 from .processes import AcceleratedProcesses
@@ -110,8 +110,8 @@ def train_ref_adapter(args: argparse.Namespace) -> None:
     needs = step_needs(host, saving)
     if args.dry_run:
         say(described(needs, steps=config.loop.steps, parts=config.loop.accumulation))
-    if not (args.runs / args.out / SETTINGS).is_file():  # a run that goes on has shown that it fits
-        check_memory(host, needs, device)
+    check_memory(host, needs, device)
+    if disk.needed:
         check_encoding(files, dtype, device)
     if not args.dry_run:
         _train(args, config, files, clips.used, host, samples, processes, say)

@@ -16,6 +16,7 @@ from ..backends.diffusers.cogvideox import (
 from ..backends.diffusers.cogvideox.train import LearningTokens
 from ..flexiact.action_file import write_transfer_action
 from ..flexiact.performance import Performance
+from ..flexiact.training.lesson import LESSON
 from ..flexiact.training.needs import step_needs
 from ..flexiact.training.source import Source
 from ..flexiact.training.token_training import (
@@ -24,7 +25,7 @@ from ..flexiact.training.token_training import (
     run_settings,
     token_loop,
 )
-from ..training.run_folder import SETTINGS, check_run_name
+from ..training.run_folder import check_run_name
 from .clips import check_seed
 from .device import find_device
 from .processes import AcceleratedProcesses
@@ -95,8 +96,8 @@ def train_transfer(args: argparse.Namespace) -> None:
     needs = step_needs(host, saving)
     if args.dry_run:
         say(described(needs, steps=config.loop.steps))
-    if not (args.runs / args.out / SETTINGS).is_file():  # a run that goes on has shown that it fits
-        check_memory(host, needs, device)
+    check_memory(host, needs, device)
+    if not (args.runs / args.out / LESSON).is_file():
         check_encoding(files, host.transformer.dtype, device)
     if not args.dry_run:
         _train(args, config, files, source, host, samples, processes, say)

@@ -414,3 +414,15 @@ def test_too_little_memory_is_told_with_what_fits(
     assert train() == 2
     assert "Encoding a clip needs about 0.0 GiB" in sentence_of(capsys.readouterr().err)
     assert not (tmp_path / "ref").exists()
+
+
+def test_memory_is_looked_at_again_by_a_run_that_goes_on(
+    train: Train, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """But nothing is encoded then."""
+    assert train(steps=1) == 0
+    monkeypatch.setattr(memory, "free_memory", lambda device: 1000)
+    assert train(steps=2) == 2
+    assert "Learning needs about" in sentence_of(capsys.readouterr().err)
+    monkeypatch.setattr(memory, "free_memory", lambda device: 2**20)
+    assert train(steps=2) == 0

@@ -318,3 +318,15 @@ def test_too_little_memory_to_encode_the_clip_is_told_before_anything_is_learned
     said = sentence_of(capsys.readouterr().err)
     assert "Encoding a clip needs about 0.0 GiB, once, and 0.0 GiB are free on cpu: close what else" in said
     assert not (tmp_path / "turn").exists()
+
+
+def test_memory_is_looked_at_again_by_a_run_that_goes_on(
+    train: Train, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """But nothing is encoded then."""
+    assert train(steps=1) == 0
+    monkeypatch.setattr(memory, "free_memory", lambda device: 1000)
+    assert train(steps=2) == 2
+    assert "Learning needs about" in sentence_of(capsys.readouterr().err)
+    monkeypatch.setattr(memory, "free_memory", lambda device: 2**20)
+    assert train(steps=2) == 0

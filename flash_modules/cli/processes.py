@@ -1,17 +1,25 @@
 """Several processes that train together, by accelerate."""
 
 from collections.abc import Iterable
+from datetime import timedelta
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs
 from torch import Tensor
+
+_PATIENCE = timedelta(days=1)
+"""With a process that encodes its share, or animates a sample, while the others wait; by default it is ten
+minutes. One that fails is noticed at once: the launcher ends the others."""
 
 
 class AcceleratedProcesses:
     """The processes that `accelerate launch` started, or this one alone."""
 
     def __init__(self, device: torch.device) -> None:
-        self._accelerator = Accelerator(cpu=device.type == "cpu")
+        self._accelerator = Accelerator(
+            cpu=device.type == "cpu", kwargs_handlers=[InitProcessGroupKwargs(timeout=_PATIENCE)]
+        )
         self.count, self.index = self._accelerator.num_processes, self._accelerator.process_index
         alone = self.count == 1 or device.type == "cpu"
         self.device = device if alone else self._accelerator.device

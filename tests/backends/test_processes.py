@@ -2,6 +2,7 @@
 
 import csv
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -27,6 +28,13 @@ BEGUN = 2
 """Steps of the process that begins."""
 PATIENCE = 300.0
 """Seconds; most of a launch is imports, slow on a busy computer."""
+SAY_PATIENCE = """
+import torch
+from flash_modules.cli.processes import AcceleratedProcesses
+AcceleratedProcesses(torch.device("cpu"))
+group = torch.distributed.distributed_c10d._get_default_group()
+print(group._get_backend(torch.device("cpu")).options._timeout.total_seconds())
+"""
 
 
 def write_clip(path: Path, angle: int) -> None:
@@ -152,3 +160,20 @@ def test_each_process_writes_the_mean_loss_of_both(runs: Runs) -> None:
     assert [int(step) for step, _ in losses] == list(range(1, runs.stopped + 1))
     assert runs.losses("two") == losses
     assert runs.losses("two", "loss-1.csv") == losses[BEGUN:]
+
+
+def test_one_process_waits_for_hours_of_another_ones_work() -> None:
+    """Encoding many clips, for example; by default a wait of ten minutes breaks a run off."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    told = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    done = subprocess.run(
+        [sys.executable, "-c", SAY_PATIENCE],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **{name: str(value) for name, value in told.items()}},
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=PATIENCE,
+        check=True,
+    )
+    assert float(done.stdout) >= 12 * 3600

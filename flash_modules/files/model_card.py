@@ -13,6 +13,10 @@ CARD = "flash.card"
 """The header's entry with intended use, limits and measures, as JSON."""
 LICENCE = "modelspec.license"
 NOT_STATED = "not stated"
+NOT_FOR = (
+    "Not for showing people doing what they did not do, nor for passing generated videos off as recordings."
+)
+"""What no file that this pack writes is intended for."""
 
 _HEAD = {
     "modelspec.title": "Title",
@@ -38,6 +42,16 @@ _HASHES = 3
 def card_entry(*, intended_use: str, limits: Sequence[str]) -> dict[str, str]:
     """The header's entry that a training writes; `with_measures` adds to it."""
     return {CARD: json.dumps({"intended_use": intended_use, "limits": list(limits), "measures": []})}
+
+
+def model_spec(architecture: str, title: str) -> dict[str, str]:
+    """The header's entries without which it is none of the SAI Model Spec 1.0."""
+    return {
+        "modelspec.sai_model_spec": "1.0.0",
+        "modelspec.architecture": architecture,
+        "modelspec.implementation": "https://github.com/comfyui-flash/ComfyUI-FLASH",
+        "modelspec.title": title,
+    }
 
 
 def with_measures(metadata: Mapping[str, str], report: Mapping[str, Any]) -> dict[str, str]:

@@ -19,6 +19,7 @@ from ..animatediff.motion_file import MotionWeights, motion_weights
 from ..animatediff.motion_layout import POSITIONS
 from ..animatediff.motion_module import MotionConfig, sinusoidal_positions
 from ..files.json_file import parse_json, parse_list
+from ..files.model_card import model_spec
 from ..files.tensor_file import (
     Tensors,
     check_numbers,
@@ -199,9 +200,7 @@ def write_action(path: Path, action: Action, config: MotionConfig | None) -> Non
         assert config is not None
         tensors.update(_position_rows(action.motion, config))
     metadata = {
-        "modelspec.sai_model_spec": "1.0.0",
-        "modelspec.architecture": "stable-diffusion-v1/flash-action",
-        "modelspec.title": action.name,
+        **model_spec("stable-diffusion-v1/flash-action", action.name),
         "ss_base_model_version": "sd_1.5",
         **action.header,
         "format": "pt",

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..files.model_card import model_spec
 from ..files.plain_weights import plain_weights
 from ..files.tensor_file import Tensors, check_numbers, read_tensors, short, some, write_tensors
 
@@ -180,9 +181,7 @@ def write_transfer_action(path: Path, action: TransferAction) -> None:
     """Write an action as safetensors with a header, whole or not at all."""
     layers, tokens, width = map(str, action.tokens_LMC.shape)
     metadata = {
-        "modelspec.sai_model_spec": "1.0.0",
-        "modelspec.architecture": "cogvideox-5b-i2v/flexiact-action",
-        "modelspec.title": action.name,
+        **model_spec("cogvideox-5b-i2v/flexiact-action", action.name),
         **action.header,
         "format": "pt",
         "flash.format": FORMAT,

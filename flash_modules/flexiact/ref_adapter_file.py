@@ -9,6 +9,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from ..files.model_card import model_spec
 from ..files.plain_weights import plain_weights
 from ..files.tensor_file import Tensors, check_numbers, read_tensors, short, some, write_tensors
 from .action_file import BASE
@@ -165,9 +166,7 @@ def write_ref_adapter(path: Path, adapter: RefAdapter) -> None:
         tensors[f"{name}.lora_up.weight"] = low_rank.up_CR
         tensors[f"{name}.alpha"] = torch.tensor(low_rank.alpha)
     metadata = {
-        "modelspec.sai_model_spec": "1.0.0",
-        "modelspec.architecture": "cogvideox-5b-i2v/lora",
-        "modelspec.title": adapter.name,
+        **model_spec("cogvideox-5b-i2v/lora", adapter.name),
         **adapter.header,
         "format": "pt",
         "flash.format": FORMAT,

@@ -120,6 +120,7 @@ def test_other_programs_find_what_they_look_for_in_the_header(write: Write, v3_m
     assert metadata["ss_base_model_version"] == "sd_1.5"
     assert metadata["modelspec.architecture"] == "stable-diffusion-v1/flash-action"
     assert metadata["modelspec.title"] == "Wave!"
+    assert metadata["modelspec.implementation"].endswith("/ComfyUI-FLASH")
     assert json.loads(metadata["flash.motion_module"])["version"] == "v3"
 
 

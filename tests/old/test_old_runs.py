@@ -116,7 +116,7 @@ def test_an_old_run_keeps_its_settings(continued: Continued) -> None:
 
 
 def test_an_old_run_writes_a_file_as_it_would_have(continued: Continued) -> None:
-    """Only weights, steps, date and version differ from then, two options that are gone, and a card."""
+    """Only weights, steps, date and version differ from then, two options that are gone, and what came."""
     before, after = (run / f"{continued.name}.safetensors" for run in (continued.before, continued.after))
     assert layout(after) == layout(before)
     header, new_header = header_of(before), header_of(after)
@@ -124,7 +124,8 @@ def test_an_old_run_writes_a_file_as_it_would_have(continued: Continued) -> None
     for key in ("flash.steps", "flash.code_version", "modelspec.date"):
         assert (key in new_header) == (key in header)
         header.pop(key, None), new_header.pop(key, None)
-    assert new_header.pop("flash.card")
+    for came in ("flash.card", "modelspec.implementation"):
+        assert new_header.pop(came)
     if "flash.align" in header:
         align = json.loads(header["flash.align"])
         assert [align.pop(gone) for gone in ("independent", "layers_seed")] == [False, None]

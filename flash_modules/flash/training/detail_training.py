@@ -12,6 +12,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from ...files.model_card import model_spec
 from ...files.tensor_file import Tensors, fingerprint
 from ...training.clips import Clip, clip_hashes
 from ...training.cost import Cost, counting
@@ -208,9 +209,7 @@ class DetailTraining(Generic[AnyDetailHost]):
         config = self.config
         told = {
             **decoder_card(),
-            "modelspec.sai_model_spec": "1.0.0",
-            "modelspec.architecture": "stable-diffusion-v1/flash-decoder",
-            "modelspec.title": path.stem,
+            **model_spec("stable-diffusion-v1/flash-decoder", path.stem),
             "flash.steps": str(steps),
             "flash.lr": str(config.loop.learning_rate),
             "flash.seed": str(config.seed),

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from ...files.model_card import model_spec
 from ...files.tensor_file import write_tensors
 from .action_training import Learned
 from .export import flash_entries, learned_header
@@ -35,9 +36,7 @@ def write_trained_lora(
     }
     metadata = {
         **learned_header(learned),
-        "modelspec.sai_model_spec": "1.0.0",
-        "modelspec.architecture": f"{architecture}/lora",
-        "modelspec.title": path.stem,
+        **model_spec(f"{architecture}/lora", path.stem),
         "modelspec.trigger_phrase": ", ".join(learned.prompts),
         **flash_entries(settings),
         **header,

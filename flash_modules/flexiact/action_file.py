@@ -11,6 +11,7 @@ from torch import Tensor
 from ..files.model_card import model_spec
 from ..files.plain_weights import plain_weights
 from ..files.tensor_file import Tensors, check_numbers, read_tensors, short, some, write_tensors
+from .card import transfer_card
 
 KIND = "transfer"
 FORMAT = "1"
@@ -182,6 +183,7 @@ def write_transfer_action(path: Path, action: TransferAction) -> None:
     layers, tokens, width = map(str, action.tokens_LMC.shape)
     metadata = {
         **model_spec("cogvideox-5b-i2v/flexiact-action", action.name),
+        **transfer_card(),
         **action.header,
         "format": "pt",
         "flash.format": FORMAT,

@@ -13,6 +13,7 @@ from ..files.model_card import model_spec
 from ..files.plain_weights import plain_weights
 from ..files.tensor_file import Tensors, check_numbers, read_tensors, short, some, write_tensors
 from .action_file import BASE
+from .card import ref_adapter_card
 
 KIND = "ref-adapter"
 FORMAT = "1"
@@ -167,6 +168,7 @@ def write_ref_adapter(path: Path, adapter: RefAdapter) -> None:
         tensors[f"{name}.alpha"] = torch.tensor(low_rank.alpha)
     metadata = {
         **model_spec("cogvideox-5b-i2v/lora", adapter.name),
+        **ref_adapter_card(),
         **adapter.header,
         "format": "pt",
         "flash.format": FORMAT,

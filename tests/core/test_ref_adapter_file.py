@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from flash_pack.flash_modules.files.model_card import model_card
 from flash_pack.flash_modules.files.tensor_file import read_tensors, write_tensors
 from flash_pack.flash_modules.flexiact.ref_adapter_file import (
     PARTS,
@@ -67,6 +68,13 @@ def test_a_written_adapter_is_read_back(path: Path, adapter: RefAdapter) -> None
         assert found.parts[place].alpha == 16.0
     assert found.licence == "Apache-2.0"
     assert found.summary == "adapter: rank 2, width 8, for 3 layers of CogVideoX-5b-I2V"
+
+
+def test_its_card_says_what_it_is_for(path: Path) -> None:
+    card = model_card(path)
+    assert "Intended use: Keeping the look of a picture that one has the right to use" in card
+    assert "- It holds no action, and works on CogVideoX-5b-I2V alone." in card
+    assert "Licence: Apache-2.0" in card
 
 
 def test_the_released_file_is_read_with_the_alpha_that_it_does_not_hold(released: Save) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from flash_pack.flash_modules.files.model_card import card_entry, model_card
 from flash_pack.flash_modules.files.tensor_file import read_tensors, write_tensors
 from flash_pack.flash_modules.flash.action_file import read_action
 from flash_pack.flash_modules.flexiact.action_file import (
@@ -67,6 +68,17 @@ def test_a_written_action_is_read_back(path: Path, action: TransferAction) -> No
     assert found.summary == (
         'crouch: "a man crouches" 5 tokens of width 8 for 3 layers of CogVideoX-5b-I2V, after 2000 steps'
     )
+
+
+def test_its_card_says_what_it_is_for_and_keeps_what_it_was_told(path: Path, action: TransferAction) -> None:
+    card = model_card(path)
+    assert "Learned from: 1 clip (SHA-256 abababababababab)" in card
+    assert "Intended use: Letting pictures that one has the right to use perform the action of the" in card
+    assert "\n- It was learned from one clip. Not every action is learned so" in card
+    own = card_entry(intended_use="none", limits=["much"])
+    write_transfer_action(path, replace(action, header=own))
+    write_transfer_action(path, read_transfer_action(path))
+    assert "Intended use: none\nLimits:\n- much\n" in model_card(path)
 
 
 def test_a_released_file_is_read(released: Save) -> None:

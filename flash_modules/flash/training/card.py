@@ -1,10 +1,10 @@
 """What the card of a trained action or decoder says beside its settings."""
 
-from ...files.model_card import card_entry
+from ...files.model_card import NOT_FOR, card_entry
 
 INTENDED_USE = (
-    "Animating pictures that one has the right to use, with the action of the clips it was learned from. Not "
-    "for showing people doing what they did not do, nor for passing generated videos off as recordings."
+    "Animating pictures that one has the right to use, with the action of the clips it was learned from. "
+    + NOT_FOR
 )
 _LIMITS = (
     "Interactions of people with objects may be wrong, above all with several objects (FLASH, A5).",

@@ -15,7 +15,8 @@ from flash_modules.backends.diffusers.cogvideox import bytes_of, forward_cost
 from flash_modules.flexiact.reweighting import PAPER
 from flash_modules.flexiact.sampling import TransferConfig, dpm_steps
 
-from .learning_rows import BUS, SHARE, learning_table
+from .cards import SHARE
+from .learning_rows import BUS, learning_table
 from .rows_transfer import CUDA, DRY, new_transformer
 
 

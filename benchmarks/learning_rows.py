@@ -9,12 +9,9 @@ from flash_modules.backends.diffusers.cogvideox.train import LearningTokens
 from flash_modules.flexiact.training.needs import step_needs
 from flash_modules.flexiact.training.saving import SAVINGS, Saving
 
+from .cards import CARDS, SHARE
 from .rows_transfer import flags
 
-CARDS = {"RTX 3090": 71, "RTX 4090": 165, "H100 SXM": 989}
-"""TFLOP/s of dense bf16 products with sums in fp32, by the makers' data sheets."""
-SHARE = 0.5
-"""Of that, assumed to be reached."""
 BUS = 12e9
 """Bytes per second from the computer's memory to the card, assumed: half of what PCIe 4.0 x16 can do."""
 

@@ -11,6 +11,7 @@ from .....flash.training.action_training import ActionTrainingConfig
 from .....flash.training.exam import ExamConfig
 from .....flash.training.latent_pool import PoolConfig
 from .....flash.training.noise_law import Law, TimestepConfig
+from .....flash.training.settings import Checkpointing
 from .....training.sampling import SamplingConfig
 from ...learning.action_options import ActionOptions
 from ...learning.options import dtype_of
@@ -34,6 +35,8 @@ class WanOptions(ActionOptions):
     exclude_first: bool = True
     """The first latent is of one frame, which is clean, and the others are of four."""
     learning_rate: float = 1e-4
+    checkpointing: Checkpointing = "all"
+    """So that 832 x 480 fits into 16 GiB."""
     law: Law = "shifted"
     rank: int = _LORA.rank
     text: bool = _LORA.text

@@ -30,7 +30,14 @@ COGVIDEOX_FILES = {
     "loras": "refnetlora_step40000_model.pt",
     "flash_actions": "rotate.pt",
 }
+WAN_FILES = {
+    "diffusion_models": "wan2.2_ti2v_5B_fp16.safetensors",
+    "vae": "wan2.2_vae.safetensors",
+    "text_encoders": "umt5_xxl_fp8_e4m3fn_scaled.safetensors",
+}
 """Which the frontend can download."""
+LEARNED = {"loras": "my action.safetensors"}
+"""Which the other template learns, under the name that its node has."""
 TRAINED = {"flash_actions": "shooting.safetensors", "flash_decoders": "details.safetensors"}
 """Which users train themselves, as the README's commands name them."""
 MUTED, BYPASSED = 2, 4
@@ -51,7 +58,7 @@ def our_nodes() -> list[type]:
 def empty_folders(node_classes, tmp_path, monkeypatch) -> Path:
     """ComfyUI's model and input folders without any file."""
     monkeypatch.setattr(folder_paths, "filename_list_cache", {})
-    for key in SD15_FILES | COGVIDEOX_FILES | TRAINED:
+    for key in SD15_FILES | COGVIDEOX_FILES | WAN_FILES | TRAINED:
         (tmp_path / key).mkdir()
         extensions = folder_paths.folder_names_and_paths[key][1]
         monkeypatch.setitem(folder_paths.folder_names_and_paths, key, ([str(tmp_path / key)], extensions))
@@ -61,7 +68,7 @@ def empty_folders(node_classes, tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def full_folders(empty_folders) -> Path:
-    for files in (SD15_FILES, COGVIDEOX_FILES, TRAINED):
+    for files in (SD15_FILES, COGVIDEOX_FILES, WAN_FILES, LEARNED, TRAINED):
         for key, name in files.items():
             (empty_folders / key / name).touch()
     (empty_folders / "example.png").touch()
@@ -72,6 +79,8 @@ def full_folders(empty_folders) -> Path:
 
 def downloads(path: Path) -> dict[str, str]:
     """Files by their folders that the frontend can download for a workflow."""
+    if path.stem.endswith("on-Wan"):
+        return WAN_FILES
     if path.stem == "Learn-from-one-clip":  # which makes the action
         return {folder: name for folder, name in COGVIDEOX_FILES.items() if folder != "flash_actions"}
     return COGVIDEOX_FILES if path.stem == "Transfer-an-action" else SD15_FILES
@@ -170,7 +179,7 @@ def test_note_says_which_files_go_where(path):
     workflow = read(path)
     (note,) = (node for node in workflow["nodes"] if node["type"] in NOTES)
     values = [value for node in workflow["nodes"] for value in node.get("widgets_values") or []]
-    for files in (downloads(path), TRAINED):
+    for files in (downloads(path), LEARNED, TRAINED):
         for folder, name in files.items():
             if name in values:
                 assert name in note["widgets_values"][0]
@@ -193,7 +202,7 @@ def test_every_file_can_be_got_or_made(path):
         for value in node.get("widgets_values") or []
         if isinstance(value, str) and value.endswith((".safetensors", ".ckpt", ".pt"))
     }
-    assert named <= made | set(downloads(path).values())
+    assert named <= made | set(downloads(path).values()) | set(LEARNED.values())
 
 
 @BY_NAME
@@ -245,6 +254,8 @@ def test_empty_folders_say_where_files_go(node_types, empty_folders):
 @BY_NAME
 def test_missing_file_is_refused_with_its_folder(path, node_types, full_folders):
     for folder, name in downloads(path).items():
+        if name in WAN_FILES.values():
+            continue  # ComfyUI's own nodes read them
         if folder in ("animatediff_models", "diffusion_models", "loras", "flash_actions"):  # which ours read
             (full_folders / folder / name).unlink()
             _, node_errors = validate(api_form(path))  # what needs no such file runs all the same

@@ -35,6 +35,7 @@ from flash_pack.tests.comfy.server.cogvideox_files import (
     write_cogvideox,
     write_ref_adapter,
 )
+from flash_pack.tests.comfy.server.wan_files import write_lora, write_wan
 
 ROOT = Path(__file__).resolve().parents[3]
 COMFYUI = Path(os.environ.get("COMFYUI_PATH") or Path.home() / "comfy" / "ComfyUI")
@@ -218,7 +219,14 @@ def base() -> Iterator[Path]:
         )
         write_action(base / "models/flash_actions/rotate.pt")
         write_ref_adapter(base / "models/loras/refnetlora_step40000_model.pt")
-        for name in ("text_encoders/t5xxl_fp16.safetensors", "vae/cogvideox_vae_bf16.safetensors"):
+        write_wan(base / "models/diffusion_models/wan2.2_ti2v_5B_fp16.safetensors", random_weights)
+        write_lora(base / "models/loras/my action.safetensors")
+        for name in (
+            "text_encoders/t5xxl_fp16.safetensors",
+            "text_encoders/umt5_xxl_fp8_e4m3fn_scaled.safetensors",
+            "vae/cogvideox_vae_bf16.safetensors",
+            "vae/wan2.2_vae.safetensors",
+        ):
             (base / "models" / name).touch()  # their nodes are exchanged for stand-ins
         shutil.copytree(Path(__file__).parent / "stand_ins", base / "custom_nodes/stand_ins")
         write_picture(base / "input/example.png")

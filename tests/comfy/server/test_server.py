@@ -10,7 +10,9 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[3]
 WORKFLOWS = sorted(
-    path.stem for path in (ROOT / "workflows").glob("*.json") if "CogVideoX" not in path.read_text("utf-8")
+    path.stem
+    for path in (ROOT / "workflows").glob("*.json")
+    if "CheckpointLoaderSimple" in path.read_text("utf-8")
 )
 NUM_FRAMES = 16
 

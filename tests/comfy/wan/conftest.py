@@ -39,16 +39,16 @@ def model(twin):
 
 @pytest.fixture(scope="module")
 def vae():
-    from flash_pack.tests.comfy.wan.small_wan import comfyui_vae
+    from flash_pack.tests.comfy.server.stand_ins.wan import small_vae
 
-    return comfyui_vae()
+    return small_vae()
 
 
 @pytest.fixture(scope="module")
 def clip():
-    from flash_pack.tests.comfy.wan.small_wan import comfyui_clip
+    from flash_pack.tests.comfy.server.stand_ins.wan import small_clip
 
-    return comfyui_clip()
+    return small_clip()
 
 
 @pytest.fixture

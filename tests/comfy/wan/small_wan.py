@@ -1,8 +1,5 @@
 """A small random Wan2.2 TI2V-5B as diffusers' transformer and ComfyUI's MODEL, with a small VAE and UMT5."""
 
-import io
-from types import SimpleNamespace
-
 import torch
 from diffusers import WanTransformer3DModel
 from torch import Tensor
@@ -79,66 +76,3 @@ def comfyui_model(twin: WanTransformer3DModel, dtype: torch.dtype = torch.float3
 
     weights = {name: weight.to(dtype) for name, weight in core_names(twin.state_dict()).items()}
     return comfy.sd.load_diffusion_model_state_dict(weights, model_options={"dtype": dtype})
-
-
-def comfyui_vae():
-    """ComfyUI's VAE of Wan 2.2, narrower than it takes every one for, with random weights."""
-    import comfy.ldm.wan.vae2_2 as core
-    import comfy.sd
-
-    whole = core.WanVAE
-
-    class Narrow(whole):
-        def __init__(self, **config):
-            super().__init__(**{**config, "dim": 8, "dec_dim": 8, "num_res_blocks": 1})
-
-    try:
-        core.WanVAE = Narrow
-        layout = {"z_dim": CHANNELS, "dim_mult": [1, 2, 4, 4], "temperal_downsample": [False, True, True]}
-        with torch.inference_mode(False):
-            weights = randomise(Narrow(**layout, attn_scales=[]), 5).state_dict()
-        return comfy.sd.VAE(sd={name: w.clone() for name, w in weights.items()}, dtype=torch.float32)
-    finally:
-        core.WanVAE = whole
-
-
-def _tokenizer_model() -> Tensor:
-    """A SentencePiece model of a few words, as a CLIP file holds it."""
-    import sentencepiece
-
-    words = [
-        "a person is jumping over a beam",
-        "chopping wood in a garden",
-        "soccer, arm wave!",
-        "(very:1.2)",
-    ]
-    file = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(words * 8),
-        model_writer=file,
-        vocab_size=60,
-        hard_vocab_limit=False,
-        pad_id=0,
-        eos_id=1,
-        unk_id=2,
-        bos_id=-1,
-        minloglevel=2,
-    )
-    return torch.frombuffer(bytearray(file.getvalue()), dtype=torch.uint8)
-
-
-def comfyui_clip():
-    """ComfyUI's CLIP of the type wan, with a UMT5 of two layers and a tokenizer of a few words."""
-    import comfy.sd
-    from comfy.text_encoders.wan import WanT5Tokenizer, te
-
-    target = SimpleNamespace(params={}, clip=te(), tokenizer=WanT5Tokenizer)
-    small = {"vocab_size": 64, "d_kv": 8, "d_ff": 24, "num_layers": 2, "num_heads": 2, "d_model": TEXT_WIDTH}
-    clip = comfy.sd.CLIP(
-        target,
-        model_options={"umt5xxl_model_config": small, "dtype": torch.float32},
-        tokenizer_data={"spiece_model": _tokenizer_model()},
-    )
-    with torch.inference_mode(False):
-        randomise(clip.cond_stage_model.umt5xxl.transformer, 9)
-    return clip

@@ -1,4 +1,4 @@
-"""Nodes for tests alone: CogVideoX's text encoder and VAE are too large for a CPU, and have one size."""
+"""Nodes for tests alone: text encoders and VAEs of CogVideoX and Wan are too large for a CPU."""
 
 import zlib
 from types import SimpleNamespace
@@ -11,6 +11,8 @@ import comfy.sd
 import comfy.supported_models
 import torch
 from comfy.text_encoders.cogvideo import CogVideoXTokenizer, cogvideo_te
+
+from .wan import small_clip, small_vae
 
 
 class Text:
@@ -106,7 +108,31 @@ class StandInCogVideoX:
         return (comfy.model_patcher.CoreModelPatcher(base.eval(), cpu, cpu),)
 
 
+class StandInWanVae:
+    CATEGORY, FUNCTION, RETURN_TYPES = "tests", "make", ("VAE",)
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {}}
+
+    def make(self):
+        return (small_vae(),)
+
+
+class StandInUmt5:
+    CATEGORY, FUNCTION, RETURN_TYPES = "tests", "make", ("CLIP",)
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {}}
+
+    def make(self):
+        return (small_clip(),)
+
+
 NODE_CLASS_MAPPINGS = {
+    "StandInWanVae": StandInWanVae,
+    "StandInUmt5": StandInUmt5,
     "StandInClip": StandInClip,
     "StandInVae": StandInVae,
     "StandInT5": StandInT5,

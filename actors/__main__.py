@@ -25,6 +25,7 @@ from .studies import (
     redrawn,
     thumbnails,
     transfer,
+    wan_transfer,
 )
 from .studies.learning import write_clip
 from .world.actions import ACTIONS, EXTRA_MOTIONS
@@ -93,6 +94,10 @@ def _parser() -> argparse.ArgumentParser:
     transfer.add_arguments(
         commands.add_parser("transfer", help="measure what a motion learned in one look carries over")
     )
+    wan_transfer.add_arguments(
+        commands.add_parser("wan-transfer", help="the same of LoRAs that the small Wan learns")
+    )
+    wan_transfer.add_base_arguments(commands.add_parser("wan-base", help="make the small Wan"))
     channels.add_arguments(
         commands.add_parser("channels", help="measure whether aligned channels move or answer to noise")
     )

@@ -60,7 +60,7 @@ class Video:
         return f"{self.frames} x {self.width}x{self.height}"
 
 
-VIDEOS = (Video(33, 256, 256), Video(49, 512, 288), Video(49, 832, 480), Video(81, 832, 480))
+VIDEOS = (Video(49, 832, 480), Video(49, 512, 288), Video(33, 256, 256), Video(81, 832, 480))
 TINY = (Video(5, 64, 64),)
 
 

@@ -8,9 +8,8 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from flash_modules.backends.diffusers.sd15.train.action import DiffusersHost
 from flash_modules.flash.augment import crop
-from flash_modules.flash.training.action_training import ActionTraining, ActionTrainingConfig
+from flash_modules.flash.training.action_training import ActionTraining, ActionTrainingConfig, AnyHost
 from flash_modules.flash.training.latent_pool import LatentPool
 from flash_modules.training.clips import Clip
 from flash_modules.training.sampling import seeded
@@ -39,12 +38,12 @@ class DrawnTwinPool(LatentPool):
         return tuple(crop(video_FCHW, self.augment.shape, drawn.augmentation) for video_FCHW in videos)
 
 
-class DrawnTwinTraining(ActionTraining[DiffusersHost]):
+class DrawnTwinTraining(ActionTraining[AnyHost]):
     """The product's training, on such pairs."""
 
     def __init__(
         self,
-        host: DiffusersHost,
+        host: AnyHost,
         clips: Sequence[Clip],
         config: ActionTrainingConfig,
         motions: Sequence[Motion],

@@ -18,13 +18,18 @@ from flash_modules.backends.diffusers.sd15 import (
     find_base,
     load_base,
 )
-from flash_modules.backends.diffusers.sd15.train.action import DiffusersHost, action_training
+from flash_modules.backends.diffusers.sd15.train.action import DiffusersHost
 from flash_modules.backends.diffusers.sd15.train.detail import DiffusersVae
 from flash_modules.cli.run import stop_signals
 from flash_modules.files.video_files import write_video
 from flash_modules.flash.augment import AugmentConfig
 from flash_modules.flash.detail_decoder import DetailDecoder
-from flash_modules.flash.training.action_training import ActionTraining, ActionTrainingConfig
+from flash_modules.flash.training.action_training import (
+    ActionTraining,
+    ActionTrainingConfig,
+    AnyHost,
+    Host,
+)
 from flash_modules.flash.training.detail_training import DetailTraining
 from flash_modules.flash.training.exam import ExamConfig
 from flash_modules.flash.training.latent_pool import PoolConfig
@@ -146,22 +151,26 @@ def prepare(
     lesson: Lesson, folder: Path, base: Path = FOLDER, device: torch.device = _CPU
 ) -> ActionTraining[DiffusersHost]:
     """A training of the small base on the lesson's clips, which are written into the folder as videos."""
+    motion, parts = read_motion(base / MOTION.name), load_base(find_base(base))
+    return training_on(DiffusersHost(parts, "small base", motion, lesson.config, device), lesson, folder)
+
+
+def training_on(host: AnyHost, lesson: Lesson, folder: Path) -> ActionTraining[AnyHost]:
+    """A training of any host on the lesson's clips, which are written into the folder as videos."""
     folders = [folder / action for action in lesson.actions]
     for where, taught in zip(folders, lesson.clips.values(), strict=True):
         where.mkdir(parents=True, exist_ok=True)
         for i, clip in enumerate(taught):
             write_clip(where / f"{i:02d}.webp", clip)
-    clips, motion = find_clips(folders).used, read_motion(base / MOTION.name)
-    parts = load_base(find_base(base))
+    clips = find_clips(folders).used
     if not lesson.drawn_twins:
-        return action_training(parts, "small base", motion, clips, lesson.config, device)
+        return ActionTraining(host, clips, lesson.config)
     performed = [clip.motion for taught in lesson.clips.values() for clip in taught]
-    host = DiffusersHost(parts, "small base", motion, lesson.config, device)
     return DrawnTwinTraining(host, clips, lesson.config, performed)
 
 
 def learn(
-    training: ActionTraining[DiffusersHost] | DetailTraining[DiffusersVae],
+    training: ActionTraining[Host] | DetailTraining[DiffusersVae],
     folder: Path,
     on_progress: Callable[[int], object] = lambda step: None,
 ) -> None:

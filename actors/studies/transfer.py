@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from tqdm import tqdm
@@ -16,6 +17,8 @@ from ..world.actions import HELD_OUT_ACTIONS
 from .transfer_arms import ARMS, DETAILED
 from .transfer_runs import Judge, Run
 from .transfer_tables import tables
+
+AnyRun = TypeVar("AnyRun", bound=Run)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,8 +54,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def study(args: argparse.Namespace) -> None:
     """Do what is not done yet, as long as time allows; measure and print what is done."""
-    if len(args.actions) < 2:
-        raise ValueError("Each action is the control of another: give two or more.")
     runs = plan(args)
     end = time.monotonic() + 60 * args.minutes
     left = [run for run in runs if not run.done]
@@ -74,10 +75,20 @@ def study(args: argparse.Namespace) -> None:
 
 
 def plan(args: argparse.Namespace) -> Sequence[Run]:
-    """All runs, seed after seed, so that a break leaves a fair table."""
+    """All runs of the study."""
+    return plan_of(Run, args)
+
+
+def plan_of(kind: type[AnyRun], args: argparse.Namespace) -> Sequence[AnyRun]:
+    """All runs of one kind, seed after seed, so that a break leaves a fair table.
+
+    Raises ValueError for a single action, which has no control.
+    """
+    if len(args.actions) < 2:
+        raise ValueError("Each action is the control of another: give two or more.")
     actions: list[str] = args.actions
     return [
-        Run(
+        kind(
             arm=arm,
             action=action,
             control=actions[(i + 1) % len(actions)],

@@ -21,6 +21,11 @@ class Arm:
     method: MethodConfig = VARIANTS[5]
     drawn_twins: bool = False
     """Twins show the same motion in another look: what no augmentation of pictures does better."""
+    per_clip: int = 16
+    """Encoded versions of a clip."""
+    renew_steps: int = 50
+    """After so many an eighth of them is made anew; 0 = never."""
+    learning_rate: float = 1e-3
     accumulation: int = 1
     """Originals alone come two at a time, so that all arms see as many videos."""
 
@@ -35,8 +40,9 @@ class Arm:
             drawn_twins=self.drawn_twins,
             steps=steps,
             accumulation=self.accumulation,
-            per_clip=16,
-            renew_steps=50,
+            learning_rate=self.learning_rate,
+            per_clip=self.per_clip,
+            renew_steps=self.renew_steps,
             size=size,
         )
 

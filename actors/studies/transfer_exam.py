@@ -8,8 +8,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from flash_modules.backends.diffusers.sd15.train.action import DiffusersHost
-from flash_modules.flash.training.action_training import ActionTraining
+from flash_modules.flash.training.action_training import ActionTraining, Host
 from flash_modules.training.sampling import seeded
 
 from ..base.pool import covered
@@ -61,7 +60,7 @@ class Exam:
     """How much of each latent pixel people and things cover, 0 to 1."""
 
     @torch.no_grad()
-    def errors(self, training: ActionTraining[DiffusersHost]) -> Errors:
+    def errors(self, training: ActionTraining[Host]) -> Errors:
         """What is learned so far is asked at each timestep."""
         by_timestep = [self._errors(training, timestep) for timestep in TIMESTEPS]
         figures_B, around_B = (torch.stack(of).mean(0).tolist() for of in zip(*by_timestep, strict=True))
@@ -73,7 +72,7 @@ class Exam:
             for name in dict.fromkeys(self.sets)
         }
 
-    def _errors(self, training: ActionTraining[DiffusersHost], timestep: int) -> tuple[Tensor, Tensor]:
+    def _errors(self, training: ActionTraining[Host], timestep: int) -> tuple[Tensor, Tensor]:
         """Of each clip (B): the mean over what figures cover, and over the rest; frame 0 does not count."""
         host, shape = training.host, self.latents_BFCHW.shape[1:]
         drawn = [torch.randn(shape, generator=seeded(place, "transfer", timestep)) for place in self.places]
@@ -91,7 +90,7 @@ def _weighted(errors_BFHW: Tensor, weights_BFHW: Tensor) -> Tensor:
     return ((errors_BFHW * weights_BFHW).sum((1, 2, 3)) / weights_BFHW.sum((1, 2, 3))).cpu()
 
 
-def make_exam(training: ActionTraining[DiffusersHost], clips: Mapping[str, Sequence[Clip]]) -> Exam:
+def make_exam(training: ActionTraining[Host], clips: Mapping[str, Sequence[Clip]]) -> Exam:
     """The clips, encoded once."""
     everything = [(name, place, clip) for name, of in clips.items() for place, clip in enumerate(of)]
     with torch.no_grad(), training.host.encoder() as encode:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -28,7 +28,7 @@ from ..world.looks import draw_look
 from ..world.motion import draw_motion
 from .learning import Lesson, learn, prepare
 from .results import kept
-from .transfer_arms import ARMS, BEFORE
+from .transfer_arms import ARMS, BEFORE, Arm
 from .transfer_exam import UNSEEN, Errors, exam_clips, make_exam
 
 _SAMPLER = replace(SAMPLER, steps=10)
@@ -49,6 +49,8 @@ class Run:
     base: Path
     out: Path
 
+    arms: ClassVar[Mapping[str, Arm]] = ARMS
+
     @property
     def folder(self) -> Path:
         """Of this run alone."""
@@ -59,7 +61,7 @@ class Run:
     def lesson(self) -> Lesson:
         """What is learned."""
         size = image_size(self.base)
-        return ARMS[self.arm].lesson(self.action, self.seed, self.steps, self.num_clips, size)
+        return self.arms[self.arm].lesson(self.action, self.seed, self.steps, self.num_clips, size)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -90,7 +92,7 @@ class Run:
         """Learn, with exams on the way, and animate; what was begun goes on."""
         if self.done:
             return
-        training = prepare(self.lesson, self.folder, self.base, device)
+        training = self.training(device)
         taught = self.lesson.clips[self.action]
         exam = make_exam(training, exam_clips(taught, self.action, self.control, self.lesson.size))
 
@@ -101,6 +103,14 @@ class Run:
         examine(0)
         if self.arm != BEFORE:
             learn(training, self.folder, examine)
+        self.finish(training)
+
+    def training(self, device: torch.device) -> ActionTraining[Any]:
+        """Of the lesson, on the model that is studied."""
+        return prepare(self.lesson, self.folder, self.base, device)
+
+    def finish(self, training: ActionTraining[Any]) -> None:
+        """Keep what of the end needs the models."""
         write_tensors(self._videos, self._animated(training), {})
 
     def _exam(self, step: int, make: Callable[[], Errors]) -> Errors:

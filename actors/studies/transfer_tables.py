@@ -32,6 +32,29 @@ def tables(runs: Sequence[Run], judge: Judge) -> str:
     return "\n\n".join(parts)
 
 
+def lesson_tables(runs: Sequence[Run]) -> str:
+    """Those of errors alone, of what is done."""
+    by = {(run.arm, run.action, run.seed): run for run in runs if run.done}
+    arms = [arm for arm in runs[0].arms if any(run.arm == arm for run in by.values())]
+    parts = [_denoising(by, arms), _step_by_step(by, arms), _gained(by, arms)]
+    return "\n\n".join([*parts, f"{len(by)} of {len(runs)} runs are done."])
+
+
+def _gained(by: _Runs, arms: Sequence[str]) -> str:
+    """What lessons take off the errors of each set, beyond what was there before them."""
+    sets = ("taught", "taught motion, new look", "new motion, taught look", "new", "control")
+    rows = []
+    for arm in (arm for arm in arms if arm != BEFORE):
+        pairs = [
+            (run, by[BEFORE, run.action, run.seed])
+            for run in _of(by, arm)
+            if (BEFORE, run.action, run.seed) in by
+        ]
+        gained = ([_last(before, name) - _last(run, name) for run, before in pairs] for name in sets)
+        rows.append([arm, *(_cell(of, 4) for of in gained)])
+    return _table(["figures, less than before learning by ↑", *sets], rows)
+
+
 def _of(by: _Runs, arm: str) -> Iterator[Run]:
     return (run for (name, *_), run in by.items() if name == arm)
 

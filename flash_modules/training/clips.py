@@ -39,6 +39,9 @@ class Clip:
     caption_file: Path | None = None
     """Where the caption was read; None if it is a prompt or the folder's name."""
     pictures: Pictures | None = field(default=None, repr=False)
+    twin: "Clip | None" = field(default=None, repr=False)
+    """The same motion in another look, frame by frame, from elsewhere (`twins.with_twins`); None = there is
+    none, and training makes twins of its own."""
 
     @property
     def num_frames(self) -> int:
@@ -66,8 +69,9 @@ class Clip:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was done to it, or is lost, that a person should know."""
-        return self.footage.notes
+        """What was done to it or to its twin, or is lost, that a person should know."""
+        of_twin = (f"its twin: {note}" for note in (self.twin.notes if self.twin else ()))
+        return (*self.footage.notes, *of_twin)
 
     def read(self, indices: Sequence[int], short_side: int | None = None) -> Tensor:
         """Frames (F, 3, H, W) in [0, 1]; those with a longer short side are made smaller to it."""

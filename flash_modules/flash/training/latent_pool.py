@@ -14,8 +14,8 @@ from torch import Tensor
 from ...files.tensor_file import read_tensors, write_tensors
 from ...training.clips import Clip
 from ...training.sampling import SamplingConfig, seeded
-from ..augment import AugmentConfig, augmented_pair, crop
-from .clip_draw import DrawnClip, draw_clip
+from ..augment import AugmentConfig, crop
+from .clip_draw import DrawnClip, draw_clip, drawn_pair
 
 Encode = Callable[[Tensor], Tensor]
 """``encode(video_FCHW) -> latents_FCHW``: pixels in [0, 1] to scaled latents, the posterior's mean."""
@@ -119,7 +119,7 @@ class LatentPool:
         drawn = self.draw(number, turn)
         if not self.twins:
             return (crop(drawn.video_FCHW, self.augment.shape, drawn.augmentation),)
-        return augmented_pair(drawn.video_FCHW, self.augment.shape, drawn.augmentation)
+        return drawn_pair(drawn, self.augment)
 
     def draw(self, number: int, turn: int) -> DrawnClip:
         """What an entry draws of its clip in this round."""

@@ -14,8 +14,8 @@ from torch.nn.functional import adaptive_avg_pool2d
 from ...files.video_files import as_picture
 from ...training.clips import Clip, Clips, Skipped
 from ...training.sampling import SamplingConfig, Taken, seeded
-from ..augment import AugmentConfig, augmented_pair
-from .clip_draw import draw_clip
+from ..augment import AugmentConfig
+from .clip_draw import draw_clip, drawn_pair
 
 MAX_SHOWN = 16
 """Clips in the contact sheet; the lines tell of all."""
@@ -90,7 +90,7 @@ def _look(
     notes = tuple(_notes(clip, drawn.taken, drawn.video_FCHW, augment, sampling))
     if not show:
         return _Seen(clip, drawn.taken, notes, strips=None)
-    pair = augmented_pair(drawn.video_FCHW, augment.shape, drawn.augmentation)
+    pair = drawn_pair(drawn, augment)
     tile = _TILE, _tile_width(augment)
     original, twin = (torch.cat([*adaptive_avg_pool2d(_some(video), tile)], dim=-1) for video in pair)
     return _Seen(clip, drawn.taken, notes, (original, twin))

@@ -6,7 +6,7 @@ from typing import Any, Literal, TypeVar, get_args
 
 import torch
 
-from ...training.clips import Clip
+from ...training.clips import Clip, clip_hashes
 from ...training.loop import LoopConfig
 from ...training.sampling import SamplingConfig
 from ...training.settings import machine_settings
@@ -62,14 +62,30 @@ def parted(things: Sequence[Thing], aside: Collection[int]) -> tuple[list[Thing]
     return learned, [thing for index, thing in enumerate(things) if index in aside]
 
 
+def check_twins(clips: Sequence[Clip], method: MethodConfig) -> None:
+    """Raise ValueError if the clips have twins from elsewhere that no step would see."""
+    if not method.twins and any(clip.twin for clip in clips):
+        raise ValueError(
+            "The clips have twins, but training without pairs (`twins` is off) never shows them: switch it "
+            "on, or take the twins away."
+        )
+
+
 def run_settings(
     clips: Sequence[tuple[Clip, str]],
     fingerprints: Mapping[str, str],
     config: ActionTrainingConfig,
     micro_batches: int,
 ) -> dict[str, Any]:
-    """`ActionTraining.settings` of clips with their hashes and of a host's fingerprints."""
-    told = [{"action": clip.action, "caption": clip.caption, "sha256": sha256} for clip, sha256 in clips]
+    """`ActionTraining.settings` of clips with their hashes and of a host's fingerprints.
+
+    Raises ValueError as `check_twins`.
+    """
+    check_twins([clip for clip, _ in clips], config.method)
+    told = [
+        {"action": clip.action, "caption": clip.caption, "sha256": sha256, **_twin_settings(clip)}
+        for clip, sha256 in clips
+    ]
     learned, aside = parted(told, kept_aside([clip for clip, _ in clips], config))
     return {
         "clips": learned,
@@ -81,6 +97,11 @@ def run_settings(
         "text_drop": config.text_drop,
         **machine_settings(config, micro_batches),
     }
+
+
+def _twin_settings(clip: Clip) -> dict[str, Any]:
+    """The clip's twin from elsewhere; nothing where there is none, as in runs from before."""
+    return {"twin_sha256": clip_hashes([clip.twin])[0]} if clip.twin else {}
 
 
 def _exam_settings(config: ActionTrainingConfig, aside: Sequence[Any]) -> dict[str, Any]:

@@ -95,11 +95,14 @@ class LearnAction(io.ComfyNode):
                     optional=True,
                     tooltip="A picture of yours that performs the action on the way.",
                 ),
-                *more_clips_inputs(Training, _OPTIONS),
-                Action.Input(
-                    "start",
-                    optional=True,
-                    tooltip="An action that was learned before, to begin with: from Load Action.",
+                *more_clips_inputs(
+                    Training,
+                    _OPTIONS,
+                    Action.Input(
+                        "start",
+                        optional=True,
+                        tooltip="An action that was learned before, to begin with: from Load Action.",
+                    ),
                 ),
             ],
             outputs=[

@@ -28,8 +28,8 @@ def clips_inputs() -> list[io.Input]:
     ]
 
 
-def more_clips_inputs(training: type[io.ComfyTypeIO], tooltip: str) -> list[io.Input]:
-    """Options from a node of the `training` kind, and clips of other nodes."""
+def more_clips_inputs(training: type[io.ComfyTypeIO], tooltip: str, *others: io.Input) -> list[io.Input]:
+    """Options from a node of the `training` kind, clips of other nodes, the `others`, and twins of clips."""
     return [
         training.Input("options", optional=True, tooltip=tooltip),
         io.Video.Input(
@@ -43,12 +43,19 @@ def more_clips_inputs(training: type[io.ComfyTypeIO], tooltip: str) -> list[io.I
             force_input=True,
             tooltip="What is seen in each of the videos; an empty one stands for the prompt.",
         ),
+        *others,
+        io.Video.Input(  # the newest: the last one, so that workflows from before load as they are
+            "twins",
+            optional=True,
+            tooltip="The same motions in other looks, frame by frame, as any restyling workflow makes them: "
+            "one of each clip, in the same order. They take the place of the blurred and recoloured twins.",
+        ),
     ]
 
 
 def unlisted(inputs: dict[str, list]) -> dict[str, object]:
     """Inputs of a node that takes lists, as they are: only the clips are many."""
-    many = ("videos", "texts")
+    many = ("videos", "texts", "twins")
     return {name: values if name in many else values[0] for name, values in inputs.items()}
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ from ..files.whole import check_place
 from ..flash.augment import AugmentConfig
 from ..flash.training.exam import draw_aside
 from ..flash.training.preview import preview_clips
-from ..training.clips import Clips, find_clips
+from ..training.clips import Clip, Clips, find_clips
 from ..training.sampling import SamplingConfig
+from ..training.twins import with_twins
 
 
 def add_preview(parser: argparse.ArgumentParser) -> None:
@@ -25,7 +27,7 @@ def add_preview(parser: argparse.ArgumentParser) -> None:
         "frames. Nothing is trained or downloaded."
     )
     parser.set_defaults(run=preview)
-    add_clip_arguments(parser)
+    add_twins_argument(add_clip_arguments(parser))
     parser.add_argument(
         "--size",
         type=int,
@@ -44,11 +46,25 @@ def add_preview(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, help="the picture's file name; it ends in .png")
 
 
-def add_clip_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments that say which clips there are and how frames are taken from them."""
+def add_clip_arguments(parser: argparse.ArgumentParser) -> Any:
+    """A group of arguments that say which clips there are and how frames are taken from them."""
     clips = parser.add_argument_group("clips")
     add_folder_arguments(clips)
     _add_sampling(clips)
+    return clips
+
+
+def add_twins_argument(clips: Any) -> None:
+    """The argument that says where twins from elsewhere are."""
+    clips.add_argument(
+        "--twins",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FOLDER",
+        help="the same motions in other looks, frame by frame, in files with the names of the clips; give it "
+        "again for each further folder of clips (default: the clips, blurred and recoloured)",
+    )
 
 
 def add_folder_arguments(clips: Any) -> None:
@@ -100,6 +116,37 @@ def look_for_clips(args: argparse.Namespace, *, silent: bool = False) -> Clips:
         return find_clips(args.clips, args.prompt, on_clip=bar.update)
 
 
+def look_for_pairs(args: argparse.Namespace, *, silent: bool = False) -> Clips:
+    """As `look_for_clips`, each clip with its twin from elsewhere if the arguments name folders of them."""
+    if args.twins and len(args.twins) != len(args.clips):
+        raise ValueError(
+            f"There are {len(args.twins)} folders of twins for {len(args.clips)} of clips: give --twins as "
+            "often as --clips, in the same order."
+        )
+    clips = look_for_clips(args, silent=silent)
+    if not args.twins:
+        return clips
+    with tqdm(desc="Reading twins", unit="clip", leave=False, disable=silent) as bar:
+        found = find_clips(args.twins, on_clip=bar.update)
+    return replace(clips, used=with_twins(clips.used, [*_of_same_names(clips, found)]))
+
+
+def _of_same_names(clips: Clips, twins: Clips) -> Iterator[Clip]:
+    """The twins of the clips, which are in folders in the same order."""
+    actions, theirs = (list(dict.fromkeys(one.action for one in some.used)) for some in (clips, twins))
+    known = {(twin.action, twin.path.stem): twin for twin in twins.used}
+    reasons = {one.path.stem: one.reason for one in twins.skipped}
+    for clip in clips.used:
+        place = theirs[actions.index(clip.action)], clip.path.stem
+        if place not in known:
+            reason = reasons.get(clip.path.stem, "there is no file of its name")
+            raise ValueError(
+                f"{clip.path.name} has no twin in the folder '{place[0]}' ({reason}): put one there, or take "
+                "the clip away."
+            )
+        yield known[place]
+
+
 def captions(clips: Clips) -> Iterator[tuple[str, str]]:
     """The clips' captions, with the file, or the words of a prompt, that each is known by."""
     for clip in clips.used:
@@ -113,7 +160,7 @@ def preview(args: argparse.Namespace) -> None:
     check_seed(args.seed)
     _check_sheet_path(args.out)
     count = token_counter(args.tokenizer) if args.tokenizer else None
-    clips = look_for_clips(args)
+    clips = look_for_pairs(args)
     sheet = preview_clips(
         clips,
         sampling,

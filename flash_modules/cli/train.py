@@ -19,11 +19,19 @@ from ..flash.action_file import Action, read_action
 from ..flash.training.action_training import CHECKPOINTING, ActionTraining, ActionTrainingConfig
 from ..flash.training.exam import ExamConfig
 from ..flash.training.latent_pool import PoolConfig
+from ..flash.training.settings import check_twins
 from ..flash.training.start import begin_with, source_of
 from ..training.exam import Marks, begun_without_exam, read_marks, verdict
 from ..training.loop import LoopConfig
 from ..training.run_folder import SETTINGS, Progress, RunFolder, check_run_name
-from .clips import add_clip_arguments, captions, check_seed, look_for_clips, sampling_config
+from .clips import (
+    add_clip_arguments,
+    add_twins_argument,
+    captions,
+    check_seed,
+    look_for_pairs,
+    sampling_config,
+)
 from .device import find_device
 from .method import add_method_arguments, chosen_method
 from .needs import check_memory, needs, out_of_memory
@@ -57,7 +65,7 @@ def add_train(parser: argparse.ArgumentParser) -> None:
     models.add_argument("--tokenizer", type=Path, help="its folder, for a checkpoint file")
     models.add_argument("--motion", type=Path, required=True, help="AnimateDiff motion module (v3 is best)")
     models.add_argument("--from-action", type=Path, metavar="FILE", help="an action to begin with")
-    add_clip_arguments(parser)
+    add_twins_argument(add_clip_arguments(parser))
     add_method_arguments(parser.add_argument_group("method"))
     _add_run(parser.add_argument_group("run"))
     _add_samples(parser.add_argument_group("samples on the way"))
@@ -107,7 +115,8 @@ def train_action(args: argparse.Namespace) -> None:
     action = read_action(args.from_action) if args.from_action else None
     processes = AcceleratedProcesses(find_device(args.device))
     say = tqdm.write if processes.is_first else silent
-    clips = look_for_clips(args, silent=not processes.is_first)
+    clips = look_for_pairs(args, silent=not processes.is_first)
+    check_twins(clips.used, config.method)
     for line in listing(clips):
         say(line)
     start = source_of(action) if action else None

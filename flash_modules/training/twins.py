@@ -37,10 +37,7 @@ def with_twins(clips: Sequence[Clip], twins: Sequence[Clip]) -> tuple[Clip, ...]
     Raises ValueError, in a sentence, for another number of twins and for twins that do not show the motions
     of their clips frame by frame.
     """
-    if len(twins) != len(clips):
-        raise ValueError(
-            f"There are {len(twins)} twins for {len(clips)} clips: give one of each clip, in the same order."
-        )
+    check_count(len(twins), len(clips))
     for clip, twin in zip(clips, twins, strict=True):
         _check_length(clip, twin)
         _check_aspect(clip, twin)
@@ -49,6 +46,14 @@ def with_twins(clips: Sequence[Clip], twins: Sequence[Clip]) -> tuple[Clip, ...]
         replace(clip, twin=_noted(twin, _doubt(one, seen)))
         for clip, twin, one in zip(clips, twins, seen, strict=True)
     )
+
+
+def check_count(twins: int, clips: int) -> None:
+    """Raise ValueError unless there are as many twins as clips."""
+    if twins != clips:
+        raise ValueError(
+            f"There are {twins} twins for {clips} clips: give one of each clip, in the same order."
+        )
 
 
 def _check_length(clip: Clip, twin: Clip) -> None:

@@ -10,6 +10,7 @@ from PIL import Image
 
 from flash_pack.flash_modules import cli
 from flash_pack.flash_modules.flash.augment import AugmentConfig
+from flash_pack.flash_modules.flash.training import clip_draw
 from flash_pack.flash_modules.flash.training import preview as preview_file
 from flash_pack.flash_modules.flash.training.exam import draw_aside
 from flash_pack.flash_modules.training.clips import find_clips
@@ -96,7 +97,7 @@ def test_picture_shows_originals_above_their_twins(
         red_FCHW = torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1).expand(len(video_FCHW), 3, *shape)
         return grey_FCHW, red_FCHW
 
-    monkeypatch.setattr(preview_file, "augmented_pair", pair)
+    monkeypatch.setattr(clip_draw, "augmented_pair", pair)
     write_clip(tmp_path / "jump" / "a.mp4")
     assert preview("jump") == 0
     with Image.open(tmp_path / "sheet.png") as sheet:

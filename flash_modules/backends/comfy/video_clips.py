@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -14,23 +14,30 @@ from torch.nn.functional import interpolate
 from ...files.containers import reasons
 from ...files.footage import Footage
 from ...training.clips import Clip, Clips, Skipped, clip_hashes, find_clips
+from ...training.twins import check_count, with_twins
 
 ACTION = "videos"
 """The action of clips that have no folder."""
 
 
 def given_clips(
-    folder: Path, prompt: str, videos: Sequence[Input.Video] = (), texts: Sequence[str] = ()
+    folder: Path,
+    prompt: str,
+    videos: Sequence[Input.Video] = (),
+    texts: Sequence[str] = (),
+    twins: Sequence[Input.Video] = (),
 ) -> Clips:
-    """The clips of a folder, or the videos in its place if there are some.
+    """The clips of a folder, or the videos in its place if there are some, with their twins if there are any.
 
-    A video without a text has the prompt. Raises ValueError if none can be used.
+    A video without a text has the prompt. Raises ValueError if none can be used, or as `with_twins`.
     """
     if not videos:
-        return find_clips([folder], [prompt] if prompt.strip() else [])
+        found = find_clips([folder], [prompt] if prompt.strip() else [])
+        return _joined(found, range(len(found.used)), len(found.used), twins)
     captions = _captions(len(videos), prompt, texts)
     last = LastVideo()
     used: list[Clip] = []
+    places: list[int] = []
     skipped: list[Skipped] = []
     seen: dict[str, Path] = {}
     for number, (video, caption) in enumerate(zip(videos, captions, strict=True), 1):
@@ -42,12 +49,30 @@ def given_clips(
             if twin != name:
                 raise ValueError(f"it is {twin.name} again")
             used.append(clip)
+            places.append(number - 1)
         except ValueError as error:
             skipped.append(Skipped(name, str(error)))
     if not used:
         lines = [f"  {one.path.name}: {one.reason}" for one in skipped[:10]]
         raise ValueError("\n".join(["None of the videos can be used:", *lines]))
-    return Clips(tuple(used), tuple(skipped))
+    return _joined(Clips(tuple(used), tuple(skipped)), places, len(videos), twins)
+
+
+def _joined(clips: Clips, places: Sequence[int], count: int, twins: Sequence[Input.Video]) -> Clips:
+    """The clips with their twins, if there are any: of so many clips these, at `places`, are used."""
+    if not twins:
+        return clips
+    check_count(len(twins), count)
+    last = LastVideo()  # of their own: clips and twins are read in turns
+    return replace(clips, used=with_twins(clips.used, [_twin(place, twins[place], last) for place in places]))
+
+
+def _twin(place: int, video: Input.Video, last: "LastVideo") -> Clip:
+    name = Path(ACTION) / f"twin {place + 1}"
+    try:
+        return video_clip(name, video, name.name, last)
+    except ValueError as error:
+        raise ValueError(f"The {name.name} cannot be used: {error}. Mend it, or give no twins.") from error
 
 
 def _captions(count: int, prompt: str, texts: Sequence[str]) -> list[str]:

@@ -46,6 +46,8 @@ class Learned:
     """Frames per second of what was taken of the clips."""
     clip_hashes: tuple[str, ...]
     """Of the clips that were learned from."""
+    twin_hashes: tuple[str, ...]
+    """Of their twins, where those are from elsewhere."""
 
 
 class Host(Protocol):
@@ -277,6 +279,7 @@ class ActionTraining(Generic[AnyHost]):
             prompts=tuple(dict.fromkeys(clip.caption for clip in self.clips)),
             fps=taken.fps,
             clip_hashes=tuple(parted(self._hashes, kept_aside(self._all_clips, config))[0]),
+            twin_hashes=tuple(clip_hashes([clip.twin for clip in self.clips if clip.twin])),
         )
 
     def write(self, path: Path, steps: int, *, standalone: bool) -> None:

@@ -105,7 +105,11 @@ def learned_header(learned: Learned) -> dict[str, str]:
         "steps": learned.steps,
         "lr": config.loop.learning_rate,
         "seed": config.seed,
-        "data": {"n_clips": len(learned.clip_hashes), "sha256": learned.clip_hashes},
+        "data": {
+            "n_clips": len(learned.clip_hashes),
+            "sha256": learned.clip_hashes,
+            **({"twins_sha256": learned.twin_hashes} if learned.twin_hashes else {}),
+        },
         "code_version": code_version(),
     }
     return {

@@ -38,6 +38,8 @@ class ActionLesson:
     """Clips from other nodes, in place of the folder's."""
     texts: Sequence[str] = ()
     """Theirs."""
+    twins: Sequence[Input.Video] = ()
+    """The clips' motions in other looks, frame by frame, in their order."""
 
 
 AnyLesson = TypeVar("AnyLesson", bound=ActionLesson, covariant=True)

@@ -66,4 +66,5 @@ def _lines(
 
 def _clips(plan: ActionPlan[Any]) -> str:
     count = len(plan.clips.used) - len(plan.kept_aside)
-    return f"{count} clips" if count > 1 else "1 clip"
+    twins = " and given twins" if plan.lesson.twins else ""
+    return f"{count} clips{twins}" if count > 1 else f"1 clip{twins}"

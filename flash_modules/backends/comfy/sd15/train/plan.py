@@ -50,7 +50,7 @@ def make_plan(lesson: Lesson) -> Plan:
     check_num_frames(lesson.motion.config, config.sampling.num_frames)
     if lesson.start is not None:
         config = replace(config, start=source_of(lesson.start))
-    clips = given_clips(lesson.folder, lesson.prompt, lesson.videos, lesson.texts)
+    clips = given_clips(lesson.folder, lesson.prompt, lesson.videos, lesson.texts, lesson.twins)
     models = {"base": base_fingerprint(lesson.model), "motion_module": lesson.motion.sha256}
     hashes = clip_hashes(clips.used)
     hashed = list(zip(clips.used, hashes, strict=True))

@@ -20,9 +20,10 @@ def preview(
     options: TrainingOptions | None = None,
     videos: Sequence[Input.Video] = (),
     texts: Sequence[str] = (),
+    twins: Sequence[Input.Video] = (),
 ) -> tuple[Tensor, str]:
     """A picture (1, H, W, 3) in [0, 1] of clips above their twins, and a line for each clip."""
     options = options or TrainingOptions()
-    clips = given_clips(folder, prompt, videos, texts)
+    clips = given_clips(folder, prompt, videos, texts, twins)
     augment = AugmentConfig(size=options.size or PRESETS[preset])
     return clip_sheet(clips, options.sampling, augment, options.seed, exam=options.exam)

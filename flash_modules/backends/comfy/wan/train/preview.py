@@ -21,9 +21,10 @@ def preview(
     options: WanOptions | None = None,
     videos: Sequence[Input.Video] = (),
     texts: Sequence[str] = (),
+    twins: Sequence[Input.Video] = (),
 ) -> tuple[Tensor, str]:
     """A picture (1, H, W, 3) in [0, 1] of clips above their twins, and a line for each clip."""
     options = options or WanOptions()
     config = options.config(width, height, steps=1, device=torch.device("cpu"))
-    clips = long_enough(given_clips(folder, prompt, videos, texts), config.sampling)
+    clips = long_enough(given_clips(folder, prompt, videos, texts, twins), config.sampling)
     return clip_sheet(clips, config.sampling, config.method.augment, options.seed, exam=options.exam)

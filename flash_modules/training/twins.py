@@ -24,10 +24,11 @@ _FEWEST = 8
 """Moments from which the fit of two motions says something."""
 _SAME_LOOK = 2 / 255
 """Mean difference below which a twin is the clip itself, written once more."""
-_MARGIN, _NOTHING, _SURE = 0.15, 0.05, 0.3
+_MARGIN, _NOTHING, _SURE, _NAMED = 0.15, 0.05, 0.3, 0.5
 """Fits, 1 at the most: by how much another one shows that a twin is wrong; below which it has nothing to do
-with its clip; and below which that is not sure. Measured: right twins in drawn looks fit by 0.24 to 0.99 and
-strongly flickering ones by 0.04 or more, at most 0.08 less than any other; wrong ones by 0.01 in the median.
+with its clip; below which that is not sure; and from which another one says what is wrong. Measured: right
+twins in drawn looks fit by 0.24 to 0.99 and strongly flickering ones by 0.04 or more, at most 0.08 less than
+any other; wrong ones by 0.01 in the median.
 """
 
 
@@ -136,13 +137,10 @@ def _doubt(one: _Seen, seen: Sequence[_Seen]) -> str | None:
         return "too little moves to see whether it shows the clip's motion"
     fit = _fit(one.motion_FHW, one.twin_FHW)
     best, wrong = max(_others(one, seen), key=lambda other: other[0])
-    if best > fit + _MARGIN:
+    if best > fit + _MARGIN or fit < _NOTHING:
+        if best < _NAMED:
+            wrong = "does not show the clip's motion: make it of this clip, frame by frame, or give no twins"
         raise ValueError(f"The twin of {one.clip.path.name} {wrong}.")
-    if fit < _NOTHING:
-        raise ValueError(
-            f"The twin of {one.clip.path.name} does not show the clip's motion: make it of this clip, frame "
-            "by frame, or give no twins."
-        )
     if fit < _SURE or best > fit:
         return "it is not sure that it shows the clip's motion; look at both"
     return None

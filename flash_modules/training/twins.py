@@ -24,7 +24,7 @@ _FEWEST = 8
 """Moments from which the fit of two motions says something."""
 _SAME_LOOK = 2 / 255
 """Mean difference below which a twin is the clip itself, written once more."""
-_MARGIN, _NOTHING, _SURE, _NAMED = 0.15, 0.05, 0.3, 0.5
+_MARGIN, _NOTHING, _SURE, _NAMED = 0.15, 0.03, 0.3, 0.5
 """Fits, 1 at the most: by how much another one shows that a twin is wrong; below which it has nothing to do
 with its clip; below which that is not sure; and from which another one says what is wrong. Measured: right
 twins in drawn looks fit by 0.24 to 0.99 and strongly flickering ones by 0.04 or more, at most 0.08 less than

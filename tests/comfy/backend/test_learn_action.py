@@ -296,3 +296,26 @@ def test_clips_are_hashed_once(lesson, monkeypatch):
     monkeypatch.setattr(clips, "_hash_file", lambda path: (hashed.append(path.name), plain(path))[1])
     learn_action(replace(lesson, steps=1))
     assert sorted(hashed) == ["0.gif", "1.gif"]
+
+
+def test_twins_from_elsewhere_are_learned_from_and_belong_to_the_run(lesson, folders):
+    """Pairs of negatives teach other weights than augmented ones do, and so do other twins."""
+    given = []
+    for name in ("0.gif", "1.gif"):
+        whole = parts(folders / "a_turn" / name)
+        given.append([replace(whole, images=images) for images in (1 - whole.images, whole.images.sqrt())])
+    negatives, brighter = (
+        [InputImpl.VideoFromComponents(one) for one in some] for some in zip(*given, strict=True)
+    )
+    plain = learn_action(replace(lesson, run_name="plain"))
+    learned = learn_action(replace(lesson, twins=negatives))
+    other = learn_action(replace(lesson, twins=brighter, run_name="other"))
+    assert not same(learned.action.motion, plain.action.motion)
+    assert not same(learned.action.motion, other.action.motion)
+    assert "from 2 clips and given twins, 4 frames" in learned.report.text
+    assert "twins_sha256" in learned.action.header["flash.data"]
+    with pytest.raises(ValueError, match=r"was begun with other settings .*twin_sha256: "):
+        learn_action(replace(lesson, twins=brighter))
+    options = replace(OPTIONS, twins=False, tau=100.0, p=0.0)
+    with pytest.raises(ValueError, match=r"have twins, but training without pairs \(`twins` is off\)"):
+        learn_action(replace(lesson, twins=negatives, options=options, run_name="alone"))

@@ -10,10 +10,13 @@ import nodes
 import pytest
 import torch
 from comfy_api.latest import InputImpl, Types
+from einops import rearrange
 
 from flash_pack.flash_modules.backends.comfy.sd15.train.options import TrainingOptions
 from flash_pack.flash_modules.backends.comfy.video_clips import given_clips
+from flash_pack.flash_modules.files.video_files import as_picture
 from flash_pack.flash_modules.training.clips import clip_hashes
+from flash_pack.tests.core.drawn_twins import drawn
 from flash_pack.tests.core.small_clips import write_video
 
 NOWHERE = Path("nowhere")
@@ -155,3 +158,102 @@ def test_preview_shows_what_is_taken_of_cores_videos(node_classes, graph):
     assert lines[0].endswith(" at 6.25 fps, 0.5 s: 'a girl jumps'")
     assert lines[1].endswith("'a boy jumps'")
     assert sheet.shape[0] == 1
+
+
+def moving_video(way: int, look: int, num_frames: int = 24, fps: int = 8):
+    images_FHWC = rearrange(drawn(way, look, num_frames), "f c h w -> f h w c")
+    return InputImpl.VideoFromComponents(
+        Types.VideoComponents(images=images_FHWC, frame_rate=Fraction(fps), audio=None)
+    )
+
+
+def test_each_video_has_the_twin_in_its_place_also_where_one_is_left_out():
+    videos = [moving_video(0, 10), made_video(1), moving_video(2, 12)]
+    twins = [moving_video(0, 20), made_video(1), moving_video(2, 22)]
+    clips = given_clips(NOWHERE, "jumping", videos, twins=twins)
+    assert [clip.path.name for clip in clips.used] == ["video 1", "video 3"]
+    assert [clip.twin.path.name for clip in clips.used] == ["twin 1", "twin 3"]
+    for clip, way in zip(clips.used, (0, 2), strict=True):
+        expected_FCHW = drawn(way, 20 + way)[[3, 9]]
+        torch.testing.assert_close(clip.twin.read([3, 9]), expected_FCHW, atol=1 / 255, rtol=0)
+        assert clip.notes == ()
+    (alone,) = given_clips(NOWHERE, "jumping", videos[:1]).used
+    assert alone.twin is None
+
+
+def test_clips_of_a_folder_have_twins_in_their_order(tmp_path):
+    for name, way in (("a", 0), ("b", 1)):
+        folder = tmp_path / "jump" / name
+        folder.mkdir(parents=True)
+        for f, image_CHW in enumerate(drawn(way, 10 + way)):
+            as_picture(rearrange(image_CHW, "c h w -> h w c")).save(folder / f"{f}.png")
+    lasting = [clip.fps for clip in given_clips(tmp_path / "jump", "").used]
+    assert lasting == [pytest.approx(lasting[0])] * 2
+    twins = [moving_video(way, 20 + way, fps=round(lasting[0])) for way in (0, 1)]
+    used = given_clips(tmp_path / "jump", "", twins=twins).used
+    assert [clip.twin.path.name for clip in used] == ["twin 1", "twin 2"]
+    with pytest.raises(ValueError, match=r"The twin of a fits worse than that of b: give twins in the order"):
+        given_clips(tmp_path / "jump", "", twins=twins[::-1])
+    with pytest.raises(ValueError, match="There are 1 twins for 2 clips: give one of each clip"):
+        given_clips(tmp_path / "jump", "", twins=twins[:1])
+
+
+def test_as_many_twins_as_videos_are_asked_for_and_each_has_to_be_one():
+    videos = [moving_video(0, 10), made_video(1)]
+    with pytest.raises(ValueError, match="There are 1 twins for 2 clips: give one of each clip"):
+        given_clips(NOWHERE, "jumping", videos, twins=[moving_video(0, 20)])
+    with pytest.raises(
+        ValueError, match=r"The twin 1 cannot be used: a clip needs 2 frames or more, .*\. Mend"
+    ):
+        given_clips(NOWHERE, "jumping", videos, twins=[made_video(1), made_video(1)])
+
+
+def test_clips_and_twins_that_are_read_in_turns_are_decoded_once(monkeypatch):
+    video, twin = moving_video(0, 10), moving_video(0, 20)
+    (clip,) = given_clips(NOWHERE, "jumping", [video], twins=[twin]).used
+    decoded = []
+    plain = InputImpl.VideoFromComponents.get_components
+    monkeypatch.setattr(
+        InputImpl.VideoFromComponents, "get_components", lambda self: (decoded.append(self), plain(self))[1]
+    )
+    for _ in range(3):
+        clip.read([1, 2], 9)
+        clip.twin.read([1, 2], 9)
+    assert decoded == [video, twin]
+
+
+@pytest.mark.parametrize(
+    ("node_id", "more"),
+    [
+        ("FLASH_PreviewClips", {"preset": ["draft"]}),
+        ("FLASH_PreviewClipsWan", {"width": [64], "height": [64]}),
+    ],
+)
+def test_previews_show_given_twins_as_they_are(node_classes, tmp_path, monkeypatch, node_id, more):
+    """The negative of what is seen of the clip: no colour of an augmented twin."""
+    monkeypatch.setattr(folder_paths, "temp_directory", str(tmp_path))
+    video_FCHW = drawn(0, 10)
+    videos = [
+        InputImpl.VideoFromComponents(
+            Types.VideoComponents(
+                images=rearrange(one_FCHW, "f c h w -> f h w c"), frame_rate=Fraction(24), audio=None
+            )
+        )
+        for one_FCHW in (video_FCHW, 1 - video_FCHW)
+    ]
+    inputs = {"clips": ["(none)"], "prompt": ["jumping"], "videos": videos[:1], "twins": videos[1:], **more}
+    sheet, report = node_classes[node_id].execute(**inputs).result
+    original, twin = sheet[0, 26 : 26 + 96, 8 : 8 + 4 * 96], sheet[0, 26 + 96 : 26 + 192, 8 : 8 + 4 * 96]
+    assert (original + twin - 1).abs().max() < 0.02
+    assert original.std() > 0.05
+    assert "'jumping'" in report
+
+
+@pytest.mark.parametrize(
+    "node_id",
+    ["FLASH_PreviewClips", "FLASH_PreviewClipsWan", "FLASH_LearnAction", "FLASH_LearnActionWan"],
+)
+def test_twins_are_the_last_input_and_may_be_left_out(node_classes, node_id):
+    inputs = node_classes[node_id].define_schema().inputs
+    assert (inputs[-1].id, inputs[-1].optional, inputs[-1].io_type) == ("twins", True, "VIDEO")
+    assert node_classes[node_id].define_schema().is_input_list

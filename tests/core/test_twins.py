@@ -117,6 +117,29 @@ def test_notes_of_a_twins_file_are_told_with_those_of_its_clip() -> None:
 
     (one,) = with_twins([noted(drawn_clip(1, 11), "it is dark")], [noted(drawn_clip(1, 21), "it is HDR")])
     assert one.notes == ("it is dark", "its twin: it is HDR")
+    (doubtful,) = with_twins([drawn_clip(1, 11)], [noted(as_clip(flickering()), "it is HDR")])
+    assert [note.split(";")[0] for note in doubtful.notes] == [
+        "its twin: it is HDR",
+        "its twin: it is not sure that it shows the clip's motion",
+    ]
+
+
+def test_where_another_twin_fits_a_little_better_it_is_said() -> None:
+    """Of two clips that move alike: which twin is whose cannot be told."""
+    grain = 0.1 * torch.randn(F, 3, H, W, generator=torch.Generator().manual_seed(0))
+    grainy = as_clip((drawn(1, 21) + grain).clamp(0, 1))
+    one, other = with_twins([drawn_clip(1, 11), drawn_clip(1, 12)], [grainy, drawn_clip(1, 22)])
+    assert one.notes == ("its twin: it is not sure that it shows the clip's motion; look at both",)
+    assert other.notes == ()
+
+
+def test_changes_are_looked_at_over_an_eighth_of_a_second() -> None:
+    """Of 24 frames a second over 3, and not over one, which shows more grain than motion."""
+    video_FCHW = drawn(1, 11)
+    seen = room._Seen.of(as_clip(video_FCHW, fps=24.0), as_clip(drawn(1, 21), fps=24.0))
+    changes_FHW = (video_FCHW[3:] - video_FCHW[:-3]).abs().mean(dim=1)
+    cell = changes_FHW[:, 15:20, 22:30].mean(dim=(1, 2)).sqrt()  # of 5 x 7.5 pixels
+    torch.testing.assert_close(seen.motion_FHW[:, 3, 3], cell)
 
 
 def test_of_a_long_clip_some_frames_are_looked_at_from_end_to_end() -> None:

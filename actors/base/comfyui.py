@@ -4,6 +4,7 @@ import importlib
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -25,4 +26,5 @@ def use_comfyui() -> None:
     args = importlib.import_module("comfy.cli_args").args
     args.cpu = not torch.cuda.is_available()
     args.use_pytorch_cross_attention = True
-    importlib.import_module("comfy.model_management").in_training = True
+    management: Any = importlib.import_module("comfy.model_management")
+    management.in_training = True

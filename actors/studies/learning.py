@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from tqdm import tqdm
@@ -27,7 +27,6 @@ from flash_modules.flash.detail_decoder import DetailDecoder
 from flash_modules.flash.training.action_training import (
     ActionTraining,
     ActionTrainingConfig,
-    AnyHost,
     Host,
 )
 from flash_modules.flash.training.detail_training import DetailTraining
@@ -138,6 +137,9 @@ class Lesson:
         )
 
 
+OneHost = TypeVar("OneHost", bound=Host)
+
+
 def write_clip(path: Path, clip: Clip) -> None:
     """Write the clip's pictures as a video, and its caption as text.
 
@@ -155,7 +157,7 @@ def prepare(
     return training_on(DiffusersHost(parts, "small base", motion, lesson.config, device), lesson, folder)
 
 
-def training_on(host: AnyHost, lesson: Lesson, folder: Path) -> ActionTraining[AnyHost]:
+def training_on(host: OneHost, lesson: Lesson, folder: Path) -> ActionTraining[OneHost]:
     """A training of any host on the lesson's clips, which are written into the folder as videos."""
     folders = [folder / action for action in lesson.actions]
     for where, taught in zip(folders, lesson.clips.values(), strict=True):

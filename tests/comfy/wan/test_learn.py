@@ -341,3 +341,31 @@ def test_the_node_takes_lists_and_gives_what_core_knows(lesson, folders):
     assert text.startswith("Learned 2 of 2 steps")
     assert images is not None
     assert exam is not None
+
+
+def moving(seed: int, frames: int = 12, colours=((40, 120, 90), (230, 60, 40))):
+    """A VIDEO of a disc that crosses a picture of these colours in its own manner, 24 frames a second."""
+    from fractions import Fraction
+
+    import numpy as np
+    from comfy_api.latest import InputImpl, Types
+
+    pictures = [Image.new("RGB", (96, 64), colours[0]) for _ in range(frames)]
+    for place, picture in enumerate(pictures):
+        left, top = (6 * place, 20) if seed == 0 else (40, 4 * place)
+        ImageDraw.Draw(picture).ellipse((left, top, left + 24, top + 24), fill=colours[1])
+    images = torch.from_numpy(np.stack([np.asarray(picture) for picture in pictures])).float() / 255
+    return InputImpl.VideoFromComponents(Types.VideoComponents(images=images, frame_rate=Fraction(24)))
+
+
+def test_twins_from_elsewhere_take_the_place_of_the_augmented_ones(lesson, room, folders):
+    videos = [moving(0), moving(1)]
+    twins = [moving(i, colours=((200, 180, 40), (20, 30, 160))) for i in range(2)]
+    given = replace(lesson, videos=videos, texts=["a disc moves"], run_name="given")
+    room.learn_lora(given)
+    room.learn_lora(replace(given, twins=twins, run_name="with twins"))
+    assert not same(lora_of(folders, "given"), lora_of(folders, "with twins"))
+    with pytest.raises(ValueError, match="begun with other settings"):
+        room.learn_lora(replace(given, twins=twins))
+    with pytest.raises(ValueError, match=r"twin"):
+        room.learn_lora(replace(given, twins=twins[:1], run_name="one twin"))

@@ -47,7 +47,7 @@ def make_plan(lesson: WanLesson) -> WanPlan:
     device = comfy.model_management.get_torch_device()
     config = options.config(lesson.width, lesson.height, lesson.steps, device)
     noise = FlowNoise(shift_of(lesson.model))
-    given = given_clips(lesson.folder, lesson.prompt, lesson.videos, lesson.texts)
+    given = given_clips(lesson.folder, lesson.prompt, lesson.videos, lesson.texts, lesson.twins)
     clips = long_enough(given, config.sampling)
     hashes = clip_hashes(clips.used)
     models = model_settings(base_fingerprint(lesson.model), noise, options.lora)

@@ -17,6 +17,8 @@ _CARDS = {
     "Perform-a-learned-action": (("Apply Action",), "a few clips"),
     "Learn-from-one-clip": (("Learn Action", "Transfer Action"), "one clip"),
     "Transfer-an-action": (("Transfer Action",), "one clip"),
+    "Learn-an-action-on-Wan": (("Learn Action (Wan)",), "a few clips"),
+    "Perform-on-Wan": (("Load LoRA",), "a few clips"),
 }
 """What stands between picture and video, and what the action is learned from, in the order of use."""
 

@@ -76,3 +76,18 @@ def comfyui_model(twin: WanTransformer3DModel, dtype: torch.dtype = torch.float3
 
     weights = {name: weight.to(dtype) for name, weight in core_names(twin.state_dict()).items()}
     return comfy.sd.load_diffusion_model_state_dict(weights, model_options={"dtype": dtype})
+
+
+def quantised_model(twin: WanTransformer3DModel):
+    """ComfyUI's MODEL of the same weights, the blocks' in fp8 with a scale each, as core's files have them."""
+    import json
+
+    import comfy.sd
+
+    told = torch.tensor(list(json.dumps({"format": "float8_e4m3fn"}).encode()), dtype=torch.uint8)
+    weights = core_names(twin.state_dict())
+    for name in [name for name, w in weights.items() if name.startswith("blocks.") and w.ndim == 2]:
+        layer, scale = name.removesuffix("weight"), weights[name].abs().max() / 448
+        weights[name] = (weights[name] / scale).to(torch.float8_e4m3fn)
+        weights |= {f"{layer}weight_scale": scale.clone(), f"{layer}comfy_quant": told.clone()}
+    return comfy.sd.load_diffusion_model_state_dict(weights)

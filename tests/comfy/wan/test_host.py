@@ -25,6 +25,7 @@ from flash_pack.tests.comfy.wan.small_wan import (
     core_names,
     difference,
     draw,
+    quantised_model,
     small_twin,
 )
 from flash_pack.tests.core.small_clips import write_folder
@@ -415,3 +416,76 @@ def test_a_bf16_base_learns_in_bf16_or_in_fp32(make_host, clips, tmp_path):
         assert all(weight.dtype == torch.float32 for weight in host.weights.values())
         changed = [not torch.equal(w, training.before[name]) for name, w in host.weights.items()]
         assert any(changed)
+
+
+@pytest.fixture
+def quantised(twin):
+    with torch.inference_mode():
+        return quantised_model(twin)
+
+
+def test_a_quantised_base_computes_as_it_is_and_stays_small(make_host, quantised, model, clips, tmp_path):
+    host, plain = make_host(of=quantised), make_host(of=model)
+    latents, timestep, embeds = draw(1, 3, CHANNELS, 4, 4), torch.tensor([90.0]), host.embed("jump")
+    with torch.no_grad():
+        ours, whole = (one.predict(latents, timestep, embeds) for one in (host, plain))
+    core = velocity(quantised, latents, timestep, embeds)
+    assert difference(ours[:, 1:], core[:, 1:]) <= 1e-6
+    assert 1e-3 < difference(ours, whole) < 0.2  # what fp8 rounds away
+    matrices = [w for name, w in model.model.state_dict().items() if ".blocks." in name and w.ndim == 2]
+    saved = sum(3 * w.nbytes // 4 for w in matrices)
+    assert plain.num_bytes - host.num_bytes == pytest.approx(saved, rel=0.01)
+    before = {name: w.clone() for name, w in quantised.model.state_dict().items()}
+    training = learned(host, clips, tmp_path)
+    for name, weight in host.weights.items():
+        assert not torch.equal(weight, training.before[name]), name
+    after = quantised.model.state_dict()
+    assert all(torch.equal(after[name], weight) for name, weight in before.items())
+
+
+@pytest.mark.parametrize("checkpointing", ["none", "all"])
+def test_gradients_through_quantised_layers_are_those_through_spelled_out_ones(
+    make_host, quantised, twin, checkpointing
+):
+    """But for what quantising the activations rounds away, which core's layers do."""
+    with torch.inference_mode():
+        spelled = {n: w.float() for n, w in quantised.model.diffusion_model.state_dict().items()}
+    scales = {name.removesuffix("_scale"): w for name, w in spelled.items() if name.endswith(".weight_scale")}
+    dense = core_names(twin.state_dict())
+    for name, scale in scales.items():
+        dense[name] = spelled[name] * scale
+    import comfy.sd
+
+    with torch.inference_mode():
+        other = comfy.sd.load_diffusion_model_state_dict(dense, model_options={"dtype": torch.float32})
+    latents, timestep = draw(1, 3, CHANNELS, 4, 4), torch.tensor([90.0])
+    found = []
+    for base in (quantised, other):
+        host = make_host(replace(CONFIG, checkpointing=checkpointing), of=base)
+        with torch.no_grad():
+            for number, weight in enumerate(host.weights.values()):
+                weight.add_(draw(*weight.shape, seed=number), alpha=0.03)
+        host.predict(latents, timestep, host.embed("jump")).square().mean().backward()
+        found.append(torch.cat([weight.grad.flatten() for weight in host.weights.values()]))
+    assert difference(*found) < 0.1
+    assert float(torch.cosine_similarity(*found, dim=0)) > 0.995
+
+
+def test_a_lora_on_a_quantised_base_is_spelled_out_where_it_acts(make_host, quantised):
+    key = "diffusion_model.blocks.0.self_attn.q.weight"
+    with torch.inference_mode():
+        changed = quantised.clone()
+        changed.add_patches({key: ("diff", (draw(128, 128, seed=3),))}, 0.5)
+    host = make_host(of=changed)
+    latents, timestep, embeds = draw(1, 3, CHANNELS, 4, 4), torch.tensor([90.0]), host.embed("jump")
+    with torch.no_grad():
+        ours = host.predict(latents, timestep, embeds)
+        without = make_host(of=quantised).predict(latents, timestep, embeds)
+    assert difference(ours, without) > 1e-3
+    core = velocity(changed, latents, timestep, embeds)
+    assert difference(ours[:, 1:], core[:, 1:]) <= 0.1  # core rounds the patched weight to fp8 again
+
+
+def test_what_a_step_on_a_quantised_base_takes_is_counted(make_host, quantised, model, clips):
+    costs = [ActionTraining(make_host(of=base), clips, CONFIG).cost() for base in (quantised, model)]
+    assert costs[0].flops == pytest.approx(costs[1].flops, rel=0.01)

@@ -61,6 +61,29 @@ def shared_weights(model: ModelPatcher, endings: tuple[str, ...]) -> dict[str, T
     return {name.removeprefix(MODEL): _usable(weight) for name, weight in weights.items()}
 
 
+def is_quantised(model: ModelPatcher) -> bool:
+    """Whether layers of the MODEL keep their weights quantised, with scales."""
+    return bool(getattr(model.model.model_config, "quant_config", None))
+
+
+@torch.no_grad()
+def quantised_state(model: ModelPatcher) -> dict[str, Tensor]:
+    """The whole state of a quantised MODEL's network, for a network of the same layers.
+
+    It lies where the MODEL's does, and must not be written to. Weights with patches are spelled out in the
+    MODEL's dtype, with the patches baked in.
+    """
+    state = dict(model.model.diffusion_model.state_dict())
+    patched = [name for name in model.patches if name.startswith(MODEL)]
+    for name, weight in current_weights(model, patched).items():
+        own = name.removeprefix(MODEL)
+        layer = own.rpartition(".")[0]
+        for key in [key for key in state if key.rpartition(".")[0] == layer and not key.endswith(".bias")]:
+            del state[key]
+        state[own] = weight.to(model.model.get_dtype())
+    return {name: _usable(tensor) for name, tensor in state.items()}
+
+
 @torch.no_grad()
 def current_weights(model: ModelPatcher, names: Iterable[str]) -> dict[str, Tensor]:
     """The MODEL's weights of these names, with patches baked in where there are some."""

@@ -79,8 +79,8 @@ class WanHost:
 
     @property
     def num_bytes(self) -> int:
-        """Of all weights on the device."""
-        return sum(weight.numel() * weight.element_size() for weight in self.model.parameters())
+        """Of all weights on the device, quantised ones as they are kept."""
+        return sum(tensor.nbytes for tensor in self.model.state_dict().values())
 
     @property
     def aligned_layers(self) -> Sequence[str]:

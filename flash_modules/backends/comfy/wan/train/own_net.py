@@ -6,7 +6,14 @@ from comfy.ldm.wan.model import WanModel
 from comfy.model_patcher import ModelPatcher
 
 from .....files.tensor_file import fingerprint
-from ...learning.own_weights import MODEL, current_weights, other_changes, shared_weights
+from ...learning.own_weights import (
+    MODEL,
+    current_weights,
+    is_quantised,
+    other_changes,
+    quantised_state,
+    shared_weights,
+)
 from ..kinds import check_model
 
 _WEIGHTS = (".weight", ".bias", ".modulation")
@@ -27,13 +34,20 @@ def check_learnable(model: ModelPatcher) -> None:
 
 @torch.no_grad()
 def own_net(model: ModelPatcher) -> WanModel:
-    """The MODEL's transformer with LoRAs baked in; its layers cast weights as they need.
+    """The MODEL's transformer with LoRAs baked in; its layers cast weights as they need, and quantised ones
+    compute as the MODEL's do.
 
     Weights without a LoRA lie where the MODEL's do: copies take 10 GiB.
     """
+    base, quantised = model.model, is_quantised(model)
+    operations = comfy.ops.manual_cast
+    if quantised:
+        operations = comfy.ops.pick_operations(
+            base.get_dtype(), base.manual_cast_dtype, model_config=base.model_config
+        )
     with torch.device("meta"):
-        net = WanModel(**model.model.model_config.unet_config, operations=comfy.ops.manual_cast)
-    net.load_state_dict(shared_weights(model, _WEIGHTS), assign=True)
+        net = WanModel(**base.model_config.unet_config, operations=operations)
+    net.load_state_dict(quantised_state(model) if quantised else shared_weights(model, _WEIGHTS), assign=True)
     return net.eval().requires_grad_(False)
 
 

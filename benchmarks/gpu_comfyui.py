@@ -10,7 +10,7 @@ import torch
 
 from .bench import COMFYUI_PYTHON
 from .gpu_checks import difference
-from .gpu_run import Record, Run
+from .gpu_run import Record, Run, key
 from .measure import FAILURES, ROOT
 
 MODES = ("normal", "low", "no", "dynamic")
@@ -31,6 +31,16 @@ def records(run: Run) -> Iterator[Record]:
     yield from modes()
 
 
+def wan_records(run: Run) -> Iterator[Record]:
+    """Steps of learning on Wan 2.2, where there is a ComfyUI."""
+    options = ["--dry", "--rounds", "1"] if run.dry else ["--rounds", str(run.rounds)]
+    for told in in_comfyui("--measure", *options, script="rows_wan"):
+        if "left_out" in told:
+            yield {"row": "all rows", "error": told["left_out"]}
+        elif key(dict(told)) not in run.before:
+            yield dict(told)
+
+
 def modes() -> Iterator[Record]:
     """A run of small widths in each mode."""
     normal: list[float] = []
@@ -45,9 +55,9 @@ def modes() -> Iterator[Record]:
             yield {"row": row, "error": str(error)}
 
 
-def in_comfyui(*options: str) -> Iterator[Mapping[str, Any]]:
+def in_comfyui(*options: str, script: str = "rows_comfyui") -> Iterator[Mapping[str, Any]]:
     """What a process of ComfyUI's Python tells, as it comes."""
-    command = [COMFYUI_PYTHON, "-m", "benchmarks.rows_comfyui", *options]
+    command = [COMFYUI_PYTHON, "-m", f"benchmarks.{script}", *options]
     with tempfile.TemporaryFile("w+") as words:
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=words, text=True)
         with process:

@@ -22,6 +22,8 @@ ABOUT = {
     "details": "Decoding a video frame by frame at the VAE's own widths; the picture's features are at hand.",
     "FlexiAct": "CogVideoX-5b-I2V, random weights: a step with guidance, both prompts one after the other; a "
     "step of learning, with every setting that saves memory.",
+    "Wan": "Learning on Wan2.2 TI2V-5B of random weights, a LoRA of rank 16, in ComfyUI's Python: a step on "
+    "a clip and its twin with alignment, on both without it, and on one clip alone.",
     "ComfyUI": "Steps of ComfyUI's own sampler, both prompts in one batch; random weights.",
     "pretraining": "The small base of actors/, in what is left of the time.",
     "compiled": "The step of generation, compiled by torch.compile.",

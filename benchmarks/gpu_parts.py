@@ -199,6 +199,7 @@ PARTS: Mapping[str, Callable[[Run], Iterator[Record]]] = {
     "training 256": partial(training, 256),
     "details": details,
     "FlexiAct": transfer,
+    "Wan": gpu_comfyui.wan_records,
     "compiled": compiled,
     "pretraining": gpu_pretraining.records,
 }

@@ -24,6 +24,7 @@ PARTS = (
     Part("training 256", 50),
     Part("details", 60),
     Part("FlexiAct", 150),
+    Part("Wan", 120),
     Part("compiled", 240),
     Part("pretraining", 3600),
 )

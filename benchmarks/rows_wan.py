@@ -155,15 +155,19 @@ def measured(settings: dict[str, int], videos: Sequence[Video], rounds: int) -> 
     """Steps on the GPU: of pairs with alignment, of pairs without, and of one clip."""
     device = comfy.model_management.get_torch_device()
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    card = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
     learner = Learner(random_net(settings, device, dtype), device, dtype, ALIGNED)
     optimizer = torch.optim.AdamW(learner.weights.values(), lr=1e-4)
-    kinds = {"aligned": (ALIGNED, True), "twins": (PLAIN, True), "one clip": (PLAIN, False)}
+    kinds = {
+        "a clip and its twin": (ALIGNED, True),
+        "without alignment": (PLAIN, True),
+        "one clip alone": (PLAIN, False),
+    }
     for video in videos:
         for checkpointing in CHECKPOINTING:
             for kind, (config, twins) in kinds.items():
                 learner.model.config = config
-                row = {"video": str(video), "checkpointing": checkpointing, "kind": kind, "card": card}
+                row = {"row": f"{kind}, checkpointing {checkpointing}", "video": str(video)}
+                row["dtype"] = str(dtype).removeprefix("torch.")
                 yield {**row, **_timed(learner, video, optimizer, checkpointing, twins, rounds)}
 
 
@@ -190,8 +194,8 @@ def _timed(
         optimizer.zero_grad()
         torch.cuda.empty_cache()
         return {"error": "out of memory"}
-    peak = torch.cuda.max_memory_allocated() / 2**30 if on_cuda else 0.0
-    return {"seconds": round(statistics.median(spent), 4), "gib": round(peak, 2)}
+    peak = {"peak_bytes": torch.cuda.max_memory_allocated()} if on_cuda else {}
+    return {"seconds": statistics.median(spent), **peak}
 
 
 def main() -> None:

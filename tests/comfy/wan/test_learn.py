@@ -370,3 +370,36 @@ def test_twins_from_elsewhere_take_the_place_of_the_augmented_ones(lesson, room,
         room.learn_lora(replace(given, twins=twins))
     with pytest.raises(ValueError, match=r"twin"):
         room.learn_lora(replace(given, twins=twins[:1], run_name="one twin"))
+
+
+def test_a_generation_afterwards_is_the_one_before(lesson, room, monkeypatch):
+    """After a run, and after one that failed in the middle of a step."""
+    import comfy.model_management
+    import nodes
+    from comfy_extras.nodes_wan import Wan22ImageToVideoLatent
+
+    from flash_pack.flash_modules.backends.comfy.wan.train.alignment import LearningWan
+
+    def generate() -> torch.Tensor:
+        latent = Wan22ImageToVideoLatent.execute(lesson.vae, 64, 64, 9, 1, start_image=picture).result[0]
+        texts = [
+            [[lesson.clip.encode_from_tokens(lesson.clip.tokenize(text)), {}]] for text in ("a disc", "")
+        ]
+        (found,) = nodes.KSampler().sample(lesson.model, 7, 2, 5.0, "euler", "simple", *texts, latent)
+        return found["samples"]
+
+    picture = torch.rand(1, 64, 64, 3, generator=torch.Generator().manual_seed(2))
+    before = generate()
+    room.learn_lora(lesson)
+    assert torch.equal(generate(), before)
+    whole = LearningWan.forward
+
+    def fails(self, latents, *args):
+        whole(self, latents, *args)
+        raise RuntimeError("the cable was pulled")
+
+    monkeypatch.setattr(LearningWan, "forward", fails)
+    with pytest.raises(RuntimeError, match="cable"):
+        room.learn_lora(replace(lesson, run_name="failed"))
+    assert torch.equal(generate(), before)
+    assert not comfy.model_management.in_training

@@ -79,7 +79,7 @@ def comfyui_model(twin: WanTransformer3DModel, dtype: torch.dtype = torch.float3
 
 
 def quantised_model(twin: WanTransformer3DModel):
-    """ComfyUI's MODEL of the same weights, the blocks' in fp8 with a scale each, as core's files have them."""
+    """ComfyUI's MODEL of the same weights, the blocks' in fp8 with scales, as core's files have them."""
     import json
 
     import comfy.sd

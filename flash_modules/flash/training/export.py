@@ -96,7 +96,10 @@ def learned_header(learned: Learned) -> dict[str, str]:
     height, width = method.augment.shape
     told = method_settings(method)
     settings = {
-        "sampling": {"stride": config.sampling.stride, "fps": round(learned.fps, 3)},
+        "sampling": {
+            **({"stride": config.sampling.stride} if config.sampling.fps is None else {}),
+            "fps": round(learned.fps, 3),
+        },
         "align": {
             **{name: told[name] for name in ("twins", "shared_noise") if name in told},
             **told["alignment"],

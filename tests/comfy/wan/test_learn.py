@@ -137,7 +137,7 @@ def test_an_action_is_a_lora_in_cores_folder(lesson, room, folders):
     assert header["modelspec.license"] == "CC0"
     assert header["modelspec.resolution"] == "96x64"
     assert header["flash.frames"] == "9"
-    assert header["flash.sampling"] == '{"stride": 4, "fps": 24.0}'
+    assert header["flash.sampling"] == '{"fps": 24.0}'
 
 
 def test_finished_run_gives_its_file_and_loads_nothing(lesson, room, no_model):

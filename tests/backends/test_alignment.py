@@ -317,5 +317,5 @@ def test_a_batch_that_is_not_the_pairs_is_refused() -> None:
 
 @pytest.mark.parametrize("swaps_L", [torch.ones(16, dtype=torch.bool), torch.ones(NUM_LAYERS)])
 def test_a_draw_for_another_unet_is_refused(swaps_L: Tensor) -> None:
-    with pytest.raises(ValueError, match="must say yes or no for each of the U-Net's 6 cross-frame"):
+    with pytest.raises(ValueError, match="must say yes or no for each of the model's 6 attentions"):
         run(aligned(BOTH), VideoCall(num_pairs=P, swaps_L=swaps_L))

@@ -50,7 +50,7 @@ def test_a_full_disk_of_actions_costs_nothing_but_another_run(lesson, folders):
         learned = learn_action(lesson)
         assert (disk / "turn.safetensors").is_file()
         assert (folders / "flash_runs" / "turn" / "loss.csv").read_text() == table
-        assert "Learned 3 of 3 steps" in learned.report
+        assert "Learned 3 of 3 steps" in learned.report.text
 
 
 def test_a_full_disk_of_samples_keeps_what_was_learned(lesson, folders):

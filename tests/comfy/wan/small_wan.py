@@ -78,16 +78,24 @@ def comfyui_model(twin: WanTransformer3DModel, dtype: torch.dtype = torch.float3
     return comfy.sd.load_diffusion_model_state_dict(weights, model_options={"dtype": dtype})
 
 
-def quantised_model(twin: WanTransformer3DModel):
-    """ComfyUI's MODEL of the same weights, the blocks' in fp8 with scales, as core's files have them."""
+def quantised_model(twin: WanTransformer3DModel, kind: str = "float8_e4m3fn", **told):
+    """ComfyUI's MODEL of the same weights, the blocks' quantised as core's files have them.
+
+    `told` is what a file tells of each layer beside its kind.
+    """
     import json
 
     import comfy.sd
+    from comfy.quant_ops import QUANT_ALGOS, QuantizedTensor
 
-    told = torch.tensor(list(json.dumps({"format": "float8_e4m3fn"}).encode()), dtype=torch.uint8)
+    how = {"scale": "recalculate"} if kind.startswith("float8") else {}
+    if "w4" in kind:  # these turn channels in groups, and the files tell of how many
+        how = told = {**told, "convrot_groupsize": 64}
+    mark = torch.tensor(list(json.dumps({"format": kind, **told}).encode()), dtype=torch.uint8)
+    layout = QUANT_ALGOS[kind]["comfy_tensor_layout"]
     weights = core_names(twin.state_dict())
     for name in [name for name, w in weights.items() if name.startswith("blocks.") and w.ndim == 2]:
-        layer, scale = name.removesuffix("weight"), weights[name].abs().max() / 448
-        weights[name] = (weights[name] / scale).to(torch.float8_e4m3fn)
-        weights |= {f"{layer}weight_scale": scale.clone(), f"{layer}comfy_quant": told.clone()}
+        if weights[name].shape[1] % told.get("convrot_groupsize", 1) == 0:
+            weights |= QuantizedTensor.from_float(weights[name], layout, **how).state_dict(name)
+            weights[f"{name.removesuffix('weight')}comfy_quant"] = mark.clone()
     return comfy.sd.load_diffusion_model_state_dict(weights)

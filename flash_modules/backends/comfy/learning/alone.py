@@ -12,14 +12,19 @@ from ....training.run_folder import Progress
 
 @contextmanager
 def training_alone() -> Iterator[None]:
-    """ComfyUI knows that something trains, its models are off the device; afterwards all is given back."""
-    before = comfy.model_management.in_training
+    """ComfyUI knows that something trains, its models are off the device; afterwards all is given back.
+
+    Quantised layers take gradients as they are: core's Train LoRA can ask for fp8, for ever, which loses small
+    ones.
+    """
+    management = comfy.model_management
+    before = management.in_training, management.training_fp8_bwd
     unload_models()
-    comfy.model_management.in_training = True
+    management.in_training, management.training_fp8_bwd = True, False
     try:
         yield
     finally:
-        comfy.model_management.in_training = before
+        management.in_training, management.training_fp8_bwd = before
         gc.collect()
         comfy.model_management.soft_empty_cache()
 

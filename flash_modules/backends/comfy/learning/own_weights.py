@@ -15,6 +15,8 @@ from torch import Tensor
 
 MODEL = "diffusion_model."
 """Begins the names of a MODEL's own weights."""
+_ONE_WAY = ("convrot_w4a4", "asym_w4a8_int8")
+"""Kinds of quantised layers whose backward pass ComfyUI has not written."""
 
 
 @torch.no_grad()
@@ -70,18 +72,29 @@ def is_quantised(model: ModelPatcher) -> bool:
 def quantised_state(model: ModelPatcher) -> dict[str, Tensor]:
     """The whole state of a quantised MODEL's network, for a network of the same layers.
 
-    It lies where the MODEL's does, and must not be written to. Weights with patches are spelled out in the
-    MODEL's dtype, with the patches baked in.
+    It lies where the MODEL's does, and must not be written to. Spelled out, in the dtype that the MODEL
+    computes in, are weights with patches, which are baked in, and those without a backward pass.
     """
-    state = dict(model.model.diffusion_model.state_dict())
-    patched = [name for name in model.patches if name.startswith(MODEL)]
-    for name, weight in current_weights(model, patched).items():
+    net = model.model.diffusion_model
+    patched = {name for name in model.patches if name.startswith(MODEL)}
+    one_way = {f"{MODEL}{name}.weight" for name, layer in net.named_modules() if _is_one_way(layer)}
+    state = dict(net.state_dict())
+    for name, weight in current_weights(model, patched | one_way).items():
         own = name.removeprefix(MODEL)
-        layer = own.rpartition(".")[0]
-        for key in [key for key in state if key.rpartition(".")[0] == layer and not key.endswith(".bias")]:
-            del state[key]
-        state[own] = weight.to(model.model.get_dtype())
+        state[own] = _alone(own.removesuffix("weight"), state, weight) if own.endswith(".weight") else weight
     return {name: _usable(tensor) for name, tensor in state.items()}
+
+
+def _is_one_way(layer: torch.nn.Module) -> bool:
+    return getattr(layer, "quant_format", None) in _ONE_WAY
+
+
+def _alone(layer: str, state: dict[str, Tensor], weight: Tensor) -> Tensor:
+    """The weight as it acts without all else that the state has of how it is quantised, which goes."""
+    told = [name for name in state if name.startswith(layer) and not name.endswith(".bias")]
+    taken = {name.removeprefix(layer): state.pop(name) for name in told}
+    smoothing = taken.get("pre_quant_scale")  # of each input
+    return weight if smoothing is None else weight * smoothing.to(weight)
 
 
 @torch.no_grad()

@@ -14,8 +14,8 @@ from ....training.run_folder import Progress
 def training_alone() -> Iterator[None]:
     """ComfyUI knows that something trains, its models are off the device; afterwards all is given back.
 
-    Quantised layers take gradients as they are: core's Train LoRA can ask for fp8, for ever, which loses small
-    ones.
+    Gradients through quantised layers are not in fp8, which loses small ones: core's Train LoRA can ask for
+    that, and never takes it back.
     """
     management = comfy.model_management
     before = management.in_training, management.training_fp8_bwd

@@ -130,6 +130,14 @@ def test_high_noise_is_the_first_half_of_the_samplers_steps(part: float) -> None
     assert float((drawn_B < part_below((1 + part) / 2)).double().mean()) == pytest.approx(part, abs=0.013)
 
 
+def test_the_timestep_without_noise_is_never_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Uniform numbers can be 0, but not 1; at t = 0 there would be nothing to learn."""
+    for uniform, expected in ((0.0, 1000.0), (1 - 2**-53, SHIFT * 1000 * 2**-53)):
+        monkeypatch.setattr(torch, "rand", lambda *_, u=uniform, **__: torch.tensor(u, dtype=torch.float64))
+        found = FlowNoise(SHIFT).draw(TimestepConfig(law="shifted"), torch.Generator())
+        assert found == pytest.approx(expected)
+
+
 def test_the_papers_law_takes_no_notice_of_the_shift() -> None:
     drawn_B = flow_drawn("cosine")
     assert torch.equal(drawn_B, drawn(12_000).double() + 1)

@@ -200,6 +200,17 @@ def test_latents_are_those_of_cores_node(make_host, vae):
     assert difference(ours, core[0].transpose(0, 1)) <= 1e-6
 
 
+def test_pictures_are_those_of_cores_node(make_host, vae):
+    """What was encoded, as VAE Decode shows it."""
+    host = make_host()
+    video = torch.rand(5, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    with host.encoder() as encode, torch.no_grad():
+        ours = torch.stack([*host.decode(encode(video))])
+    with torch.inference_mode():
+        core = vae.decode(vae.encode(video.movedim(1, -1)))[0]
+    assert difference(ours, core) <= 1e-5
+
+
 def test_texts_are_those_of_cores_node_with_words_as_they_are(make_host, clip):
     host = make_host()
     prompt = "a person is jumping over a beam"
@@ -207,6 +218,7 @@ def test_texts_are_those_of_cores_node_with_words_as_they_are(make_host, clip):
         core = clip.encode_from_tokens(clip.tokenize(prompt))
     ours = host.embed(prompt)
     assert ours.shape == (1, 512, TEXT_WIDTH)
+    assert not ours.is_inference()
     assert difference(ours, core) <= 1e-6
     num_tokens = len(getattr(clip.tokenizer, clip.tokenizer.clip).tokenizer(prompt)["input_ids"])
     assert bool(ours[0, num_tokens - 1].any())
@@ -271,6 +283,11 @@ def test_the_shift_is_the_models(make_host, model):
     host = make_host(of=shifted)
     assert host.noise == FlowNoise(5.0)
     assert host.fingerprints["shift"] == "5"
+    video = {"seed": 0, "config": SamplerConfig(num_frames=5, steps=2, cfg=1.0)}
+    picture, text = draw(1, CHANNELS, 4, 4), draw(1, 7, TEXT_WIDTH, seed=1)
+    with torch.no_grad():
+        ours, usual = (one.sample(picture, text, text, **video) for one in (host, make_host()))
+    assert difference(ours, usual) > 1e-3
     (other,) = ModelSamplingDiscrete().patch(model, "eps", zsnr=False)
     with pytest.raises(ValueError, match="samples otherwise than by flow matching"):
         make_host(of=other)
@@ -290,6 +307,43 @@ def test_a_lora_on_the_model_is_baked_in_and_told(make_host, model, twin):
     assert torch.equal(
         model.model.state_dict()[key], core_names(twin.state_dict())[key.removeprefix("diffusion_model.")]
     )
+
+
+def test_a_lora_is_baked_in_once_though_the_model_is_loaded_with_it(make_host, model):
+    import comfy.model_management
+
+    key = "diffusion_model.blocks.3.ffn.2.weight"  # the last block
+    with torch.inference_mode():
+        changed = model.clone()
+        changed.add_patches({key: ("diff", (draw(128, 160, seed=3),))}, 0.5)
+        plain = model.model.state_dict()[key].clone()
+        comfy.model_management.load_models_gpu([changed], force_patch_weights=True)
+        assert not torch.equal(model.model.state_dict()[key], plain)
+        host = make_host(of=changed)
+        comfy.model_management.unload_all_models()
+    weight = host.model.net.blocks[3].block.ffn[2].weight
+    assert difference(weight, plain + 0.5 * draw(128, 160, seed=3)) <= 1e-6
+    assert host.fingerprints["base"] != make_host().fingerprints["base"]
+
+
+def test_weights_keep_their_dtype_when_a_lora_is_baked_in(make_host):
+    with torch.inference_mode():
+        base = comfyui_model(small_twin(), torch.bfloat16)
+        base.add_patches({"diffusion_model.blocks.0.ffn.2.weight": ("diff", (draw(128, 160),))}, 0.5)
+    assert make_host(of=base).model.net.blocks[0].block.ffn[2].weight.dtype == torch.bfloat16
+
+
+def test_what_is_learned_and_how_are_the_runs(make_host):
+    method = replace(CONFIG.method, alignment=AlignmentConfig(tau=70.0, p=0.25))
+    host = make_host(replace(CONFIG, method=method, checkpointing="motion"), rank=3, text=True)
+    assert host.model.config == method.alignment
+    assert host.model._again.checkpointing == "motion"
+    assert host.fingerprints["lora"] == "rank 3, text"
+    assert make_host(rank=3).fingerprints["lora"] == "rank 3"
+    one, other = (
+        host.weights[f"diffusion_model.blocks.0.self_attn.{layer}.lora_A.weight"] for layer in ("q", "k")
+    )
+    assert not torch.equal(one, other)
 
 
 def test_weights_without_a_lora_are_not_copied(make_host, model):

@@ -1,9 +1,11 @@
 """Wan with motion alignment, made to learn: against diffusers, and the mechanisms written out slowly."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from flash_pack.flash_modules.flash.motion_alignment import AlignmentConfig, VideoCall
+from flash_pack.flash_modules.flash.motion_alignment import AlignmentConfig, Stills, VideoCall
 from flash_pack.tests.comfy.wan.small_wan import (
     FRAMES,
     LAYERS,
@@ -196,6 +198,32 @@ def test_alignment_is_the_slow_one(make_net, twin, tau, p, exclude_first):
     assert difference(theirs[1], plain[1]) > 1e-3
 
 
+@pytest.mark.parametrize("detach_source", [False, True])
+def test_gradients_flow_to_the_original_unless_it_is_detached(make_net, detach_source):
+    net, _ = make_net(AlignmentConfig(tau=90.0, p=0.5, exclude_first=True, detach_source=detach_source))
+    latents, timestep, text = inputs(2)
+    latents.requires_grad_()
+    net(latents, timestep, text.expand(2, -1, -1), pair_call())[1].square().mean().backward()
+    assert bool(latents.grad[0].any()) != detach_source
+
+
+def test_channels_of_each_layer_are_chosen_relative_to_that_layer_of_stills(make_net):
+    net, _ = make_net(AlignmentConfig(tau=90.0, p=0.0, exclude_first=True))
+    latents, timestep, text = inputs(2)
+    text = text.expand(2, -1, -1)
+    stills = Stills(num_videos=1)
+    with torch.no_grad():
+        net(latents[:1, :1].expand(-1, FRAMES, -1, -1, -1), timestep[:1], text[:1], VideoCall(stills=stills))
+        plain = net(latents, timestep, text, pair_call())
+        relative = net(latents, timestep, text, replace(pair_call(), stills=stills))
+        others = {layer: 3 * scores.flip(1) for layer, scores in stills.scores.items()}
+        turned = net(latents, timestep, text, replace(pair_call(), stills=replace(stills, scores=others)))
+    assert [*stills.scores] == [*range(LAYERS)]
+    assert len({float(scores.sum()) for scores in stills.scores.values()}) == LAYERS
+    assert difference(relative[1], plain[1]) > 1e-4
+    assert difference(turned[1], relative[1]) > 1e-4
+
+
 def test_text_attention_is_never_exchanged(make_net, twin):
     """512 tokens of a video, as many as those of the text."""
     net, _ = make_net(AlignmentConfig(tau=100.0, p=1.0))
@@ -229,6 +257,26 @@ def test_checkpointing_changes_no_gradient(make_net, checkpointing):
     again = gradients(net, weights)
     for name, gradient in whole.items():
         assert difference(again[name], gradient) <= 1e-6, name
+
+
+@pytest.mark.parametrize(("checkpointing", "times"), [("none", 1), ("motion", 2), ("all", 2)])
+def test_no_attention_runs_a_third_time(make_net, monkeypatch, checkpointing, times):
+    net, _ = make_net(ON)
+    net.set_checkpointing(checkpointing)
+    ran = []
+    for block in net.net.blocks:
+        block.block.self_attn.attention.v.register_forward_hook(lambda *_: ran.append(1))
+    loss_of(net).backward()
+    assert len(ran) == times * LAYERS
+
+
+def test_timesteps_are_not_rounded_to_the_latents_dtype(make_net):
+    """bf16 knows 900 and 904, and nothing between."""
+    net, _ = make_net()
+    latents, _, text = inputs(1)
+    with torch.no_grad():
+        one, other = (net(latents.bfloat16(), torch.tensor([t]), text) for t in (900.0, 901.5))
+    assert difference(one[:, 1:].float(), other[:, 1:].float()) > 1e-3
 
 
 def wake(weights):

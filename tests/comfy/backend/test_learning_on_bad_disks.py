@@ -62,7 +62,7 @@ def test_a_full_disk_of_samples_keeps_what_was_learned(lesson, folders):
         run = folders / "flash_runs" / "turn"
         assert [path.name for path in run.glob("checkpoint-*")] == ["checkpoint-2"]
         (disk / "filler").unlink()
-        assert "Learned 3 of 3 steps" in learn_action(shown).report
+        assert "Learned 3 of 3 steps" in learn_action(shown).report.text
 
 
 @pytest.mark.parametrize("name", ["flash_runs", "flash_actions", "output"])

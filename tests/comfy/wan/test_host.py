@@ -543,3 +543,12 @@ def test_a_lora_on_a_quantised_base_is_spelled_out_where_it_acts(make_host, quan
 def test_what_a_step_on_a_quantised_base_takes_is_counted(make_host, quantised, model, clips):
     costs = [ActionTraining(make_host(of=base), clips, CONFIG).cost() for base in (quantised, model)]
     assert costs[0].flops == pytest.approx(costs[1].flops, rel=0.01)
+
+
+def test_bases_that_read_more_than_they_write_are_refused(model, monkeypatch):
+    """Fun Control, and others with a picture beside the noise."""
+    from flash_pack.flash_modules.backends.comfy.wan.kinds import check_model
+
+    monkeypatch.setattr(model.model.diffusion_model, "in_dim", 100)
+    with pytest.raises(ValueError, match="This MODEL is"):
+        check_model(model)

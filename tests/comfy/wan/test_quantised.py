@@ -141,3 +141,18 @@ def test_patches_on_all_parts_of_a_layer_are_baked_in(make_net, quantised):
         assert difference(ours(*inputs()), dense(*inputs())) <= 1e-5
     assert ours.net.blocks[0].block.ffn[0].weight.dtype == ours.net.blocks[1].block.ffn[0].weight.dtype
     assert ours.net.blocks[1].block.ffn[0].quant_format == "float8_e4m3fn"
+
+
+def test_a_layer_that_is_spelled_out_keeps_the_smoothing_of_its_inputs(make_net, quantised):
+    """As files of some quantisers have it; a LoRA of nothing changes nothing."""
+    name = "diffusion_model.blocks.1.ffn.0.weight"
+    with torch.inference_mode():
+        base = quantised("nvfp4")
+        smoothing = torch.nn.Parameter(1 + 0.5 * draw(128, seed=2).abs(), requires_grad=False)
+        base.model.diffusion_model.blocks[1].ffn[0].pre_quant_scale = smoothing
+        changed = base.clone()
+        changed.add_patches({name: ("diff", (torch.zeros(160, 128),))}, 1.0)
+    (ours, _), (usual, _) = make_net(changed), make_net(base)
+    assert not hasattr(ours.net.blocks[1].block.ffn[0], "pre_quant_scale")
+    with torch.no_grad():
+        assert difference(ours(*inputs()), usual(*inputs())) <= 1e-6
